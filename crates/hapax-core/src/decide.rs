@@ -1,0 +1,4 @@
+/// x
+pub fn decide() {}
+/// x
+pub struct Decision;
