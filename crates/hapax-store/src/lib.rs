@@ -1,1 +1,21 @@
-//! hapax-store
+//! Stores: durable memories of records that keep the contract of [`hapax_core::store`].
+//!
+//! - `memory`: [`MemoryStore`], for tests and trials; forgets everything when it ends,
+//! - `embedded`: [`EmbeddedStore`], a directory on a local disk, durable,
+//! - [`AnyStore`]: the one of them that the configuration names,
+//! - `conformance`: the suite that every store passes,
+//! - `faulty`: a decorator that fails by a script (feature `fault-injection`).
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+
+mod clock;
+mod gauges;
+mod limits;
+#[cfg(feature = "memory")]
+mod memory;
+
+pub use clock::{ManualClock, SystemClock};
+pub use limits::{Limits, random_secret};
+#[cfg(feature = "memory")]
+pub use memory::MemoryStore;

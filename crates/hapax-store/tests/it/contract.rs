@@ -1,0 +1,22 @@
+//! Every store passes the public suite.
+
+use std::sync::Arc;
+
+use hapax_core::secret::Secret;
+use hapax_core::time::Timestamp;
+use hapax_store::conformance;
+use hapax_store::{Limits, ManualClock, MemoryStore};
+
+/// The instant at which the tests' clocks start: some time in 2023.
+pub(crate) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_memory_store_keeps_the_contract() {
+    conformance::run(async || {
+        let clock = Arc::new(ManualClock::new(START));
+        let secret = Secret::from_bytes([7; 32]);
+        let store = MemoryStore::new(Arc::clone(&clock) as _, Limits::default(), secret);
+        (store, clock)
+    })
+    .await;
+}
