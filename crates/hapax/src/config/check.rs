@@ -1,0 +1,239 @@
+//! Limits, and settings that do not go together.
+//!
+//! A value is checked where it is written: what a route inherits was checked in `[defaults]`.
+
+use std::fmt::Display;
+
+use hapax_core::policy::{KeySource, is_never_keyed};
+
+use super::diagnose::{At, Findings};
+use super::file::{Admin, Fingerprint, Key, Limits, Mode, OnUnknown, Rules, Server, Store, StoreKind};
+use super::pattern::{Pattern, Segment};
+use super::raw::{RawRoute, Table};
+use super::value::{Period, ScopeText, Size};
+
+const MILLISECOND: Period = Period(std::time::Duration::from_millis(1));
+const SECOND: Period = Period::seconds(1);
+const MINUTE: Period = Period::seconds(60);
+const HOUR: Period = Period::seconds(3_600);
+/// Ten years: longer is a slip of the unit, and instants far beyond would overflow in stores.
+const LONGEST_RETENTION: Period = Period::seconds(3_650 * 86_400);
+/// What one request may hold in memory.
+const LARGEST_CONTENT: Size = Size::mebibytes(64);
+/// More sockets or tasks than one process serves well.
+const LARGEST_COUNT: u32 = 1_000_000;
+
+/// Notes a value that was written and is out of its limits.
+fn within<T: PartialOrd + Display>(
+    table: &Table<'_>,
+    name: &str,
+    value: &T,
+    limits: (&T, &T),
+    findings: &mut Findings<'_>,
+) {
+    let (least, most) = limits;
+    let Some(entry) = table.get(name).filter(|_| value < least || value > most) else {
+        return;
+    };
+    let message = format!("`{name}` must be {least} to {most}, not {value}");
+    findings.error(&entry.at(), message);
+}
+
+/// The position of a setting, when it is in `table`.
+fn at(table: &Table<'_>, name: &str) -> At {
+    table.get(name).map_or(At::Nowhere, super::raw::Entry::at)
+}
+
+/// Checks `[server]`.
+pub(crate) fn server(table: &Table<'_>, server: &Server, findings: &mut Findings<'_>) {
+    let zero = Period::seconds(0);
+    for (name, value, least, most) in [
+        ("upstream_timeout", server.upstream_timeout, MILLISECOND, HOUR),
+        ("connect_timeout", server.connect_timeout, MILLISECOND, Period::seconds(300)),
+        ("drain_timeout", server.drain_timeout, zero, HOUR),
+        ("head_timeout", server.head_timeout, MILLISECOND, Period::seconds(300)),
+        ("body_timeout", server.body_timeout, MILLISECOND, HOUR),
+        ("idle_timeout", server.idle_timeout, MILLISECOND, HOUR),
+        ("answer_timeout", server.answer_timeout, MILLISECOND, HOUR),
+    ] {
+        within(table, name, &value, (&least, &most), findings);
+    }
+    let connections = server.max_connections;
+    within(table, "max_connections", &connections, (&1, &LARGEST_COUNT), findings);
+    let head = (&Size(4 * 1024), &Size::mebibytes(1));
+    within(table, "max_head", &server.max_head, head, findings);
+    let over_tls = |scheme| scheme == super::upstream::Scheme::Https;
+    let is_http = server.upstream.as_ref().is_some_and(|upstream| !over_tls(upstream.scheme));
+    if is_http && server.upstream_ca_file.is_some() {
+        let message = "`upstream_ca_file` has no effect: the upstream is not https";
+        findings.warning(&at(table, "upstream_ca_file"), message);
+    }
+}
+
+/// Checks `[limits]`.
+pub(crate) fn limits(table: &Table<'_>, limits: &Limits, findings: &mut Findings<'_>) {
+    for (name, value, least) in [
+        ("max_waiters", limits.max_waiters, 0),
+        ("max_waiters_per_key", limits.max_waiters_per_key, 0),
+        ("max_waiters_per_scope", limits.max_waiters_per_scope, 0),
+        ("max_outstanding", limits.max_outstanding, 1),
+        ("max_outstanding_per_scope", limits.max_outstanding_per_scope, 0),
+    ] {
+        within(table, name, &value, (&least, &LARGEST_COUNT), findings);
+    }
+}
+
+/// Checks `[admin]`.
+pub(crate) fn admin(
+    table: &Table<'_>,
+    admin: &Admin,
+    server: &Server,
+    findings: &mut Findings<'_>,
+) {
+    let listen = admin.listen.0;
+    if !listen.ip().is_loopback() {
+        let message = format!(
+            "the admin listener must be on loopback (127.0.0.1 or [::1]), not {}: off loopback a \
+             token is mandatory, and this version cannot ask for one yet",
+            listen.ip()
+        );
+        findings.error(&at(table, "listen"), message);
+    }
+    let gateway = server.listen.0;
+    let same_ip = gateway.ip() == listen.ip() || gateway.ip().is_unspecified();
+    if listen.port() != 0 && gateway.port() == listen.port() && same_ip {
+        let message = format!("the admin listener cannot share {gateway} with the gateway");
+        findings.error(&at(table, "listen"), message);
+    }
+}
+
+/// Checks `[store]`.
+pub(crate) fn store(table: &Table<'_>, store: &Store, findings: &mut Findings<'_>) {
+    let timeout = store.operation_timeout;
+    within(table, "operation_timeout", &timeout, (&MILLISECOND, &MINUTE), findings);
+    if store.path.as_os_str().is_empty() {
+        findings.error(&at(table, "path"), "`path` is empty: name a directory");
+    }
+    if store.kind == StoreKind::Memory {
+        let message = "the memory store forgets every key at a restart: a retry after one \
+                       executes again";
+        findings.warning(&at(table, "kind"), message);
+        if table.contains_key("path") {
+            let message = "`path` has no effect: the store is `memory`";
+            findings.warning(&at(table, "path"), message);
+        }
+    }
+}
+
+/// Checks rules as far as `table` has them itself. `rules` is the whole they belong to.
+pub(crate) fn rules(table: &Table<'_>, rules: &Rules, findings: &mut Findings<'_>) {
+    let zero = Period::seconds(0);
+    for (name, value, least, most) in [
+        ("wait", rules.wait, zero, MINUTE),
+        ("retention", rules.retention, SECOND, LONGEST_RETENTION),
+        ("tombstone", rules.tombstone, zero, LONGEST_RETENTION),
+        ("lease", rules.lease, SECOND, HOUR),
+    ] {
+        within(table, name, &value, (&least, &most), findings);
+    }
+    let content = (&Size(1), &LARGEST_CONTENT);
+    within(table, "max_body", &rules.max_body, content, findings);
+    let content = (&Size(0), &LARGEST_CONTENT);
+    within(table, "max_stored_response", &rules.max_stored_response, content, findings);
+    lists(table, rules, findings);
+    dangers(table, rules, findings);
+}
+
+fn lists(table: &Table<'_>, rules: &Rules, findings: &mut Findings<'_>) {
+    if table.contains_key("methods") {
+        let at = at(table, "methods");
+        if rules.methods.is_empty() {
+            findings.error(&at, "`methods` is empty: to key nothing, write mode = \"off\"");
+        }
+        if let Some(method) = rules.methods.iter().find(|method| is_never_keyed(&method.0)) {
+            findings.error(&at, format!("{method} is never keyed: it passes through (P1)"));
+        }
+    }
+    if rules.key_from.is_empty() && table.contains_key("key_from") {
+        let message = "`key_from` is empty: to key nothing, write mode = \"off\"";
+        findings.error(&at(table, "key_from"), message);
+    }
+    if table.contains_key("scope") {
+        let at = at(table, "scope");
+        if rules.scope.is_empty() {
+            let message = "`scope` is empty: to let all callers share their keys, write \
+                           scope = [\"none\"]";
+            findings.error(&at, message);
+        }
+        match rules.scope.contains(&ScopeText::None) {
+            true if rules.scope.len() > 1 => {
+                findings.error(&at, "`none` must stand alone in `scope`");
+            }
+            true => findings.warning(
+                &at,
+                "all callers share their keys: one who guesses another's key gets its answer",
+            ),
+            false => {}
+        }
+    }
+}
+
+fn dangers(table: &Table<'_>, rules: &Rules, findings: &mut Findings<'_>) {
+    let own = |name: &str| table.contains_key(name);
+    if own("fail_open") && rules.fail_open {
+        let message = "while the store is unreachable, requests are executed unprotected: a \
+                       retry may execute twice";
+        findings.warning(&at(table, "fail_open"), message);
+    }
+    if own("on_unknown") && rules.on_unknown == OnUnknown::Resend {
+        let message = "an unknown outcome is sent again: the upstream must itself be idempotent \
+                       by the key it gets";
+        findings.warning(&at(table, "on_unknown"), message);
+    }
+    let is_off = own("mode") && rules.mode == Mode::Off;
+    if is_off && own("key") && rules.key == Key::Required {
+        let message = "`key = \"required\"` has no effect here: the mode is `off`";
+        findings.warning(&at(table, "key"), message);
+    }
+    if own("ignore") && !rules.ignore.is_empty() && rules.fingerprint != Fingerprint::Json {
+        let message = "`ignore` has no effect here: it needs fingerprint = \"json\"";
+        findings.warning(&at(table, "ignore"), message);
+    }
+    let credential = rules.fingerprint_headers.iter().find(|name| {
+        name.0 == http::header::AUTHORIZATION || name.0 == http::header::COOKIE
+    });
+    if let Some(name) = credential.filter(|_| own("fingerprint_headers")) {
+        let message = format!("a retry with renewed credentials in `{name}` will be refused");
+        findings.warning(&at(table, "fingerprint_headers"), message);
+    }
+}
+
+/// Checks a route's `match` against its rules.
+pub(crate) fn route(
+    raw: &RawRoute<'_>,
+    pattern: &Pattern,
+    rules: &Rules,
+    findings: &mut Findings<'_>,
+) {
+    let safe = pattern.method.as_ref().filter(|method| is_never_keyed(method));
+    for name in ["key", "key_from", "key_syntax", "methods"] {
+        if let (Some(method), Some(entry)) = (safe, raw.rules.get(name)) {
+            let message = format!("`{name}` has no meaning here: {method} is never keyed (P1)");
+            findings.error(&entry.at(), message);
+        }
+    }
+    if !raw.rules.contains_key("key_from") {
+        return;
+    }
+    for source in &rules.key_from {
+        let KeySource::Path(name) = &source.0 else {
+            continue;
+        };
+        let known: Vec<&str> = pattern.segments.iter().filter_map(Segment::parameter).collect();
+        if !known.contains(&name.as_str()) {
+            let near = super::diagnose::suggestion(name, known);
+            let message = format!("`match` has no parameter `{{{name}}}`{near}");
+            findings.error(&at(&raw.rules, "key_from"), message);
+        }
+    }
+}

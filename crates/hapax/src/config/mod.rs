@@ -1,0 +1,33 @@
+//! The configuration: read from four places, checked as a whole, explained where it is wrong.
+//!
+//! [`load()`] lays defaults, file, environment and flags over each other by name ([`raw`]), reads
+//! every setting into its type ([`file`], [`value`]), checks what goes together ([`check`]) and
+//! gives out plain typed [`Settings`]. The names, types, defaults and explanations stand in
+//! [`file`] alone; the schema, the documentation and the suggestions for misspelt names are made
+//! from there.
+
+mod check;
+mod diagnose;
+mod file;
+mod load;
+mod names;
+mod pattern;
+mod raw;
+mod resolve;
+mod route;
+mod settings;
+mod show;
+mod upstream;
+mod value;
+
+pub(crate) use diagnose::{ConfigError, Diagnostic};
+pub(crate) use file::{LogFormat, StoreKind};
+pub(crate) use load::{Flags, Loaded, Sources, load};
+pub(crate) use raw::Origin;
+pub(crate) use route::{Matched, Route, RouteTable};
+pub(crate) use settings::{
+    AdminSettings, LimitSettings, ServerSettings, Settings, StoreSettings, TelemetrySettings,
+    TlsFiles,
+};
+pub(crate) use show::{Origins, Shown, ShownSection};
+pub(crate) use upstream::{Scheme, Upstream};
