@@ -1,0 +1,203 @@
+//! Who the client was, as the upstream is told: `Forwarded` (RFC 7239) and the `X-Forwarded-*` fields.
+
+use std::{fmt::Write, net::IpAddr};
+
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+use ipnet::IpNet;
+use thiserror::Error;
+
+use super::{connection::Scheme, forward::remove_where};
+
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+
+/// An entry of `trusted_proxies` that is neither an address nor a network.
+#[derive(Debug, Error)]
+#[error("{entry:?} is neither an address nor a network such as 10.0.0.0/8")]
+pub(crate) struct TrustError {
+    /// The entry as written.
+    pub(crate) entry: String,
+    /// What is wrong with it.
+    pub(crate) source: ipnet::AddrParseError,
+}
+
+/// The proxies whose word about the client is passed on.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct TrustedProxies(Vec<IpNet>);
+
+impl TrustedProxies {
+    /// Reads addresses and networks in CIDR notation.
+    pub(crate) fn parse<'a>(
+        entries: impl IntoIterator<Item = &'a str>,
+    ) -> Result<Self, TrustError> {
+        let parse = |entry: &'a str| match entry.parse::<IpAddr>() {
+            Ok(address) => Ok(IpNet::from(address.to_canonical())),
+            Err(_) => entry.parse().map_err(|source| TrustError {
+                entry: entry.to_owned(),
+                source,
+            }),
+        };
+        entries
+            .into_iter()
+            .map(parse)
+            .collect::<Result<_, _>>()
+            .map(Self)
+    }
+
+    /// Whether `peer` is one of them. An IPv4 address that came over an IPv6 socket counts as what it is.
+    pub(crate) fn contains(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.0.iter().any(|network| network.contains(&peer))
+    }
+}
+
+/// Tells the upstream about the client at `peer`. What a peer that is not trusted says about itself is dropped first.
+///
+/// A trusted proxy's chain grows by one; its word on scheme and host stands, because it saw the client and we did not.
+pub(crate) fn append_forwarded(
+    headers: &mut HeaderMap,
+    trusted: &TrustedProxies,
+    peer: IpAddr,
+    scheme: Scheme,
+) {
+    if !trusted.contains(peer) {
+        remove_where(headers, |name| {
+            matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-")
+        });
+    }
+    let peer = peer.to_canonical();
+    let host = headers.get(header::HOST).cloned();
+    append_to_list(
+        headers,
+        header::FORWARDED,
+        &forwarded_element(peer, host.as_ref(), scheme),
+    );
+    append_to_list(headers, X_FORWARDED_FOR, &peer.to_string());
+    headers
+        .entry(X_FORWARDED_PROTO)
+        .or_insert_with(|| HeaderValue::from_static(scheme.as_str()));
+    if let Some(host) = host {
+        headers.entry(X_FORWARDED_HOST).or_insert(host);
+    }
+}
+
+fn forwarded_element(peer: IpAddr, host: Option<&HeaderValue>, scheme: Scheme) -> String {
+    let mut element = String::with_capacity(64);
+    // Writing to a String does not fail.
+    let _ = match peer {
+        IpAddr::V4(peer) => write!(element, "for={peer}"),
+        IpAddr::V6(peer) => write!(element, "for=\"[{peer}]\""),
+    };
+    // A quote in a Host never passes the framing; from elsewhere it would break out of the element.
+    if let Some(host) = host
+        .and_then(|host| host.to_str().ok())
+        .filter(|host| !host.contains(['"', '\\']))
+    {
+        let _ = write!(element, ";host=\"{host}\"");
+    }
+    let _ = write!(element, ";proto={}", scheme.as_str());
+    element
+}
+
+/// Adds an element to a list field, on one line: receivers that know only one line are common.
+fn append_to_list(headers: &mut HeaderMap, name: HeaderName, element: &str) {
+    let mut list = Vec::new();
+    for line in headers.get_all(&name) {
+        list.extend_from_slice(line.as_bytes());
+        list.extend_from_slice(b", ");
+    }
+    list.extend_from_slice(element.as_bytes());
+    // Lines that were values and an element of visible bytes are a value.
+    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(list)) {
+        headers.insert(name, value);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(
+        trusted: &str,
+        peer: &str,
+        given: &[(&'static str, &'static str)],
+        expected: &[(&str, &str)],
+    ) {
+        let mut headers = HeaderMap::new();
+        for (name, value) in given {
+            headers.append(*name, HeaderValue::from_static(value));
+        }
+        let trusted =
+            TrustedProxies::parse(trusted.split(' ').filter(|entry| !entry.is_empty())).unwrap();
+        append_forwarded(&mut headers, &trusted, peer.parse().unwrap(), Scheme::Http);
+        headers.remove(header::HOST);
+        let mut found: Vec<_> = headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.to_str().unwrap()))
+            .collect();
+        found.sort_unstable();
+        assert_eq!(found, expected, "{given:?}");
+    }
+
+    #[test]
+    fn a_stranger_cannot_say_who_the_client_was() {
+        let expected = [
+            ("forwarded", "for=192.0.2.1;host=\"shop\";proto=http"),
+            ("x-forwarded-for", "192.0.2.1"),
+            ("x-forwarded-host", "shop"),
+            ("x-forwarded-proto", "http"),
+        ];
+        check("10.0.0.0/8", "192.0.2.1", &[("host", "shop")], &expected);
+        let lies = [
+            ("host", "shop"),
+            ("forwarded", "for=127.0.0.1"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "admin"),
+            ("x-forwarded-port", "1"),
+            ("x-forwarded-prefix", "/x"),
+            ("x-real-ip", "127.0.0.1"),
+        ];
+        check("10.0.0.0/8", "192.0.2.1", &lies, &expected);
+    }
+
+    #[test]
+    fn a_trusted_proxy_extends_the_chain_and_keeps_its_word() {
+        let given = [
+            ("host", "inner:80"),
+            ("forwarded", "for=198.51.100.7;proto=https"),
+            ("x-forwarded-for", "198.51.100.7"),
+            ("x-forwarded-for", "10.1.1.1"),
+            ("x-forwarded-proto", "https"),
+            ("x-forwarded-host", "shop"),
+        ];
+        let expected = [
+            (
+                "forwarded",
+                "for=198.51.100.7;proto=https, for=10.0.0.9;host=\"inner:80\";proto=http",
+            ),
+            ("x-forwarded-for", "198.51.100.7, 10.1.1.1, 10.0.0.9"),
+            ("x-forwarded-host", "shop"),
+            ("x-forwarded-proto", "https"),
+        ];
+        check("10.0.0.0/8", "10.0.0.9", &given, &expected);
+        check("10.0.0.9 ::1", "::ffff:10.0.0.9", &given, &expected);
+    }
+
+    #[test]
+    fn an_ipv6_client_is_quoted_in_brackets() {
+        let expected = [
+            ("forwarded", "for=\"[2001:db8::1]\";proto=http"),
+            ("x-forwarded-for", "2001:db8::1"),
+            ("x-forwarded-proto", "http"),
+        ];
+        check("", "2001:db8::1", &[], &expected);
+    }
+
+    #[test]
+    fn an_entry_that_is_no_network_is_named() {
+        let error = TrustedProxies::parse(["10.0.0.0/8", "10.0.0.0/33"]).unwrap_err();
+        assert!(error.to_string().contains("10.0.0.0/33"));
+    }
+}

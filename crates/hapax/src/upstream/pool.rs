@@ -1,0 +1,467 @@
+//! Sending a request over a kept-alive connection, or a fresh one.
+
+use std::{
+    collections::VecDeque,
+    future::{Future, poll_fn},
+    pin::{Pin, pin},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Uri, header};
+use http_body::{Body, Frame, SizeHint};
+use hyper::{
+    body::Incoming,
+    client::conn::http1::{self, SendRequest},
+};
+use hyper_util::rt::TokioIo;
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, sleep, timeout},
+};
+use tower_service::Service;
+
+use super::{
+    connect::{Connector, Socket, UpstreamSettings, UpstreamSetupError},
+    error::{BrokenAnswer, ConnectError, UpstreamError},
+};
+
+/// Bytes of an answer's head; as much as we take from clients.
+const MAX_ANSWER_HEAD: usize = 64 * 1024;
+
+type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// The upstream. Clones share one pool.
+pub(crate) struct Upstream<B: Body + 'static> {
+    shared: Arc<Shared<B>>,
+}
+
+impl<B: Body + 'static> Clone for Upstream<B> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+        }
+    }
+}
+
+struct Shared<B: Body + 'static> {
+    connector: Connector,
+    connect_timeout: Duration,
+    max_idle: usize,
+    idle_timeout: Duration,
+    builder: http1::Builder,
+    /// Connections in use. An idle one holds no permit: whoever takes it has one, so that open never exceeds the limit.
+    busy: Option<Arc<Semaphore>>,
+    idle: Mutex<Idle<B>>,
+}
+
+/// Oldest first; taken from the back.
+struct Idle<B: Body + 'static> {
+    lanes: VecDeque<(Instant, Box<Lane<B>>)>,
+    swept: bool,
+}
+
+/// One connection: the end that sends and the end that does the work.
+struct Lane<B: Body + 'static> {
+    sender: SendRequest<B>,
+    driver: Option<Driver<B>>,
+    /// Whether a byte was written since it was last cleared.
+    wrote: Arc<AtomicBool>,
+}
+
+/// What does a connection's work.
+enum Driver<B: Body + 'static> {
+    Plain(http1::Connection<TokioIo<Socket>, B>),
+    /// Hands the socket over after an answer 101. hyper does not let its type be named; it is rare enough to box.
+    Upgradeable(Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>),
+}
+
+/// Whether a connection's request asks for another protocol.
+#[derive(Clone, Copy)]
+enum Wants {
+    Http,
+    Upgrade,
+}
+
+impl<B> Upstream<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// Sets up the pool; connects nowhere yet.
+    pub(crate) fn new(settings: &UpstreamSettings) -> Result<Self, UpstreamSetupError> {
+        let mut builder = http1::Builder::new();
+        builder.max_header_size(MAX_ANSWER_HEAD);
+        let shared = Shared {
+            connector: Connector::new(settings)?,
+            connect_timeout: settings.connect_timeout,
+            max_idle: settings.max_idle,
+            idle_timeout: settings.idle_timeout,
+            builder,
+            busy: settings
+                .max_connections
+                .map(|most| Arc::new(Semaphore::new(most))),
+            idle: Mutex::new(Idle {
+                lanes: VecDeque::new(),
+                swept: false,
+            }),
+        };
+        Ok(Self {
+            shared: Arc::new(shared),
+        })
+    }
+
+    /// Sends a request and waits for the head of its final answer. It goes to the configured upstream, whatever
+    /// authority its URI names; it needs a Host field.
+    ///
+    /// Informational answers (1xx but 101) are dropped. The request is sent at most once: only when hyper hands it
+    /// back unwritten is it tried again, once, on a fresh connection (P23). Dropping the future closes the connection.
+    pub(crate) async fn send(
+        &self,
+        mut request: Request<B>,
+    ) -> Result<Response<PooledBody<B>>, UpstreamError> {
+        if request.uri().authority().is_some() {
+            let target = request.uri().path_and_query().cloned();
+            *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
+        }
+        let permit = self.permit().await?;
+        let wants = if request.headers().contains_key(header::UPGRADE) {
+            Wants::Upgrade
+        } else {
+            Wants::Http
+        };
+        if let Wants::Http = wants
+            && let Some(lane) = self.shared.take_idle()
+        {
+            match exchange(lane, request).await {
+                Ok(answer) => return self.finish(answer, permit),
+                Err(Failure::HandedBack {
+                    request: untouched, ..
+                }) => request = *untouched,
+                Err(Failure::Lost(error)) => return Err(error),
+            }
+        }
+        let lane = self.shared.connect(wants).await?;
+        match exchange(lane, request).await {
+            Ok(answer) => self.finish(answer, permit),
+            Err(Failure::HandedBack { error, .. }) => {
+                Err(UpstreamError::not_sent(ConnectError::Closed(error)))
+            }
+            Err(Failure::Lost(error)) => Err(error),
+        }
+    }
+
+    async fn permit(&self) -> Result<Option<OwnedSemaphorePermit>, UpstreamError> {
+        let Some(busy) = &self.shared.busy else {
+            return Ok(None);
+        };
+        let limit = self.shared.connect_timeout;
+        match timeout(limit, Arc::clone(busy).acquire_owned()).await {
+            // The semaphore is never closed, so an error here is a time-out too.
+            Ok(Ok(permit)) => Ok(Some(permit)),
+            Ok(Err(_)) | Err(_) => Err(UpstreamError::not_sent(ConnectError::Busy(limit))),
+        }
+    }
+
+    fn finish(
+        &self,
+        (response, lane): Answer<B>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<Response<PooledBody<B>>, UpstreamError> {
+        let headers = response.headers();
+        if headers.contains_key(header::TRANSFER_ENCODING)
+            && headers.contains_key(header::CONTENT_LENGTH)
+        {
+            return Err(UpstreamError::AfterDispatch {
+                source: BrokenAnswer::Framing,
+            });
+        }
+        let ended = response.body().is_end_stream();
+        let mut response = response.map(|incoming| PooledBody {
+            incoming,
+            lane: Some(lane),
+            home: Arc::downgrade(&self.shared),
+            permit,
+        });
+        if ended {
+            response.body_mut().release();
+        }
+        Ok(response)
+    }
+
+    /// How many connections are idle in the pool.
+    pub(crate) fn idle(&self) -> usize {
+        self.shared.lock().lanes.len()
+    }
+}
+
+type Answer<B> = (Response<Incoming>, Box<Lane<B>>);
+
+enum Failure<B> {
+    /// Nothing was written, and here is the request.
+    HandedBack {
+        request: Box<Request<B>>,
+        error: hyper::Error,
+    },
+    Lost(UpstreamError),
+}
+
+/// Sends over `lane`, driving it, until the answer's head has come.
+async fn exchange<B>(mut lane: Box<Lane<B>>, request: Request<B>) -> Result<Answer<B>, Failure<B>>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    lane.wrote.store(false, Ordering::Relaxed);
+    let mut answer = pin!(lane.sender.try_send_request(request));
+    let result = poll_fn(|cx| {
+        // The driver first: it notices a closed connection before it takes the request, and hands it back.
+        lane.drive(cx);
+        answer.as_mut().poll(cx)
+    })
+    .await;
+    match result {
+        Ok(response) => {
+            if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+                // hyper hands over the socket when the driver ends, which it does without further input.
+                poll_fn(|cx| {
+                    if lane.drive(cx) {
+                        Poll::Pending
+                    } else {
+                        Poll::Ready(())
+                    }
+                })
+                .await;
+            }
+            Ok((response, lane))
+        }
+        Err(mut error) => match error.take_message() {
+            Some(request) => Err(Failure::HandedBack {
+                request: Box::new(request),
+                error: error.into_error(),
+            }),
+            None if lane.wrote.load(Ordering::Relaxed) => {
+                Err(Failure::Lost(UpstreamError::AfterDispatch {
+                    source: BrokenAnswer::Http(error.into_error()),
+                }))
+            }
+            // hyper had begun to write and the socket took not one byte.
+            None => Err(Failure::Lost(UpstreamError::not_sent(
+                ConnectError::Closed(error.into_error()),
+            ))),
+        },
+    }
+}
+
+impl<B> Lane<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// Lets the connection work; whether it is still open. Its errors reach the request or the body it serves.
+    fn drive(&mut self, cx: &mut Context<'_>) -> bool {
+        let polled = match &mut self.driver {
+            None => return false,
+            Some(Driver::Plain(driver)) => Pin::new(driver).poll(cx),
+            Some(Driver::Upgradeable(driver)) => driver.as_mut().poll(cx),
+        };
+        if polled.is_ready() {
+            self.driver = None;
+        }
+        polled.is_pending()
+    }
+
+    /// Whether the connection can take a request, after it has done what it can do now.
+    fn is_idle(&mut self) -> bool {
+        self.drive(&mut Context::from_waker(Waker::noop())) && self.sender.is_ready()
+    }
+}
+
+impl<B> Shared<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn lock(&self) -> MutexGuard<'_, Idle<B>> {
+        // Nothing panics while the lock is held, and a list of connections has no state to be broken.
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The connection that was used last, if it is still good.
+    fn take_idle(&self) -> Option<Box<Lane<B>>> {
+        loop {
+            let (since, mut lane) = self.lock().lanes.pop_back()?;
+            if since.elapsed() >= self.idle_timeout {
+                // All others are older.
+                let expired = std::mem::take(&mut self.lock().lanes);
+                drop(expired);
+                return None;
+            }
+            if lane.is_idle() {
+                return Some(lane);
+            }
+        }
+    }
+
+    async fn connect(&self, wants: Wants) -> Result<Box<Lane<B>>, UpstreamError> {
+        let transport = self
+            .connector
+            .connect(self.connect_timeout)
+            .await
+            .map_err(UpstreamError::not_sent)?;
+        let (sender, connection) = self
+            .builder
+            .handshake(TokioIo::new(transport.io))
+            .await
+            .map_err(|error| UpstreamError::not_sent(ConnectError::Closed(error)))?;
+        let driver = match wants {
+            Wants::Http => Driver::Plain(connection),
+            Wants::Upgrade => Driver::Upgradeable(Box::pin(connection.with_upgrades())),
+        };
+        Ok(Box::new(Lane {
+            sender,
+            driver: Some(driver),
+            wrote: transport.wrote,
+        }))
+    }
+
+    /// Keeps an idle connection, and sees to it that somebody looks after it.
+    fn put(self: &Arc<Self>, lane: Box<Lane<B>>) {
+        let mut idle = self.lock();
+        if idle.lanes.len() >= self.max_idle {
+            return;
+        }
+        idle.lanes.push_back((Instant::now(), lane));
+        let start = !std::mem::replace(&mut idle.swept, true);
+        drop(idle);
+        if start {
+            match tokio::runtime::Handle::try_current() {
+                Ok(runtime) => drop(runtime.spawn(sweep(Arc::downgrade(self), self.idle_timeout))),
+                // A body dropped outside the runtime: the next `put` inside starts the sweep.
+                Err(_) => self.lock().swept = false,
+            }
+        }
+    }
+
+    /// Drops connections that are expired or closed; whether any is left.
+    fn prune(&self) -> bool {
+        let mut lanes = std::mem::take(&mut self.lock().lanes);
+        lanes.retain_mut(|(since, lane)| since.elapsed() < self.idle_timeout && lane.is_idle());
+        let mut idle = self.lock();
+        // What came back meanwhile is younger.
+        lanes.append(&mut idle.lanes);
+        idle.lanes = lanes;
+        idle.swept = !idle.lanes.is_empty();
+        idle.swept
+    }
+}
+
+/// Looks after idle connections until there is none, or no pool.
+async fn sweep<B>(pool: Weak<Shared<B>>, idle_timeout: Duration)
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    loop {
+        sleep(idle_timeout / 2).await;
+        let Some(pool) = pool.upgrade() else { return };
+        if !pool.prune() {
+            return;
+        }
+    }
+}
+
+/// An answer's body. Reading it drives its connection; read to its end, it gives the connection back, and dropped
+/// earlier it closes it.
+pub(crate) struct PooledBody<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    incoming: Incoming,
+    lane: Option<Box<Lane<B>>>,
+    home: Weak<Shared<B>>,
+    permit: Option<OwnedSemaphorePermit>,
+}
+
+impl<B> PooledBody<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    /// Gives the connection back if it can serve again.
+    fn release(&mut self) {
+        if let Some(mut lane) = self.lane.take()
+            && let Some(home) = self.home.upgrade()
+            && lane.is_idle()
+        {
+            home.put(lane);
+        }
+        self.permit = None;
+    }
+}
+
+impl<B> Body for PooledBody<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let this = self.get_mut();
+        let mut polled = Pin::new(&mut this.incoming).poll_frame(cx);
+        if polled.is_pending()
+            && let Some(lane) = &mut this.lane
+        {
+            lane.drive(cx);
+            polled = Pin::new(&mut this.incoming).poll_frame(cx);
+        }
+        match &polled {
+            Poll::Ready(Some(Err(_))) => {
+                this.lane = None;
+                this.permit = None;
+            }
+            Poll::Ready(None) => this.release(),
+            Poll::Ready(Some(Ok(_))) if this.incoming.is_end_stream() => this.release(),
+            Poll::Ready(Some(Ok(_))) | Poll::Pending => {}
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.incoming.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.incoming.size_hint()
+    }
+}
+
+impl<B> Service<Request<B>> for Upstream<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    type Response = Response<PooledBody<B>>;
+    type Error = UpstreamError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, UpstreamError>> + Send>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), UpstreamError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let upstream = self.clone();
+        Box::pin(async move { upstream.send(request).await })
+    }
+}
