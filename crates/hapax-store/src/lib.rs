@@ -10,12 +10,18 @@
 pub mod conformance;
 
 mod clock;
+#[cfg(feature = "embedded")]
+mod embedded;
 mod gauges;
 mod limits;
 #[cfg(feature = "memory")]
 mod memory;
 
 pub use clock::{ManualClock, SystemClock};
+#[cfg(all(feature = "embedded", feature = "fault-injection"))]
+pub use embedded::Faults;
+#[cfg(feature = "embedded")]
+pub use embedded::{EmbeddedStore, Health, NoObserver, OpenError, Options, StoreObserver};
 pub use limits::{Limits, random_secret};
 #[cfg(feature = "memory")]
 pub use memory::MemoryStore;

@@ -1,0 +1,100 @@
+//! What an embedded store can be told, and what it tells.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hapax_core::time::Clock;
+
+use crate::clock::SystemClock;
+use crate::limits::Limits;
+
+/// How an embedded store is set up.
+#[derive(Clone)]
+pub struct Options {
+    /// How much it may hold.
+    pub limits: Limits,
+    /// No new claim is taken when the disk has less free than this, so that the claims that
+    /// are outstanding can still be settled. Default 256 MiB, four journals of the engine.
+    pub min_free_disk: u64,
+    /// Memory for blocks that were read. Default 64 MiB.
+    pub cache_bytes: u64,
+    /// Memory for each of the two tables before it is written out. Default 32 MiB.
+    pub memtable_bytes: u64,
+    /// The clock; a store raises it to the last instant of the previous process.
+    pub clock: Arc<dyn Clock>,
+    /// Who is told about syncs and failures.
+    pub observer: Arc<dyn StoreObserver>,
+    /// Faults to inject.
+    #[cfg(feature = "fault-injection")]
+    pub faults: Arc<Faults>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            min_free_disk: 256 << 20,
+            cache_bytes: 64 << 20,
+            memtable_bytes: 32 << 20,
+            clock: Arc::new(SystemClock::new()),
+            observer: Arc::new(NoObserver),
+            #[cfg(feature = "fault-injection")]
+            faults: Arc::default(),
+        }
+    }
+}
+
+impl fmt::Debug for Options {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Options")
+            .field("limits", &self.limits)
+            .field("min_free_disk", &self.min_free_disk)
+            .field("cache_bytes", &self.cache_bytes)
+            .field("memtable_bytes", &self.memtable_bytes)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Is told what the writer does; called on the writer's thread, so it must not block.
+pub trait StoreObserver: Send + Sync + 'static {
+    /// A batch of `operations` was written and synced in `took`.
+    fn synced(&self, took: Duration, operations: usize);
+    /// Writing failed; from now on the store refuses to write.
+    fn failed(&self, reason: &str);
+    /// A record's bytes are damaged, found for the first time.
+    fn damaged(&self, what: &str);
+}
+
+/// Does nothing.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoObserver;
+
+impl StoreObserver for NoObserver {
+    fn synced(&self, _: Duration, _: usize) {}
+    fn failed(&self, _: &str) {}
+    fn damaged(&self, _: &str) {}
+}
+
+/// Whether a store can write.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Health {
+    /// It can.
+    Healthy,
+    /// A write or a sync failed, and is not tried again: after a failed sync nobody knows which
+    /// pages reached the disk. Restart the process to recover from what is there.
+    Failed {
+        /// What failed.
+        reason: String,
+    },
+}
+
+/// Faults to inject into an embedded store.
+#[cfg(feature = "fault-injection")]
+#[derive(Debug, Default)]
+pub struct Faults {
+    /// The next batch fails as if its sync had failed.
+    pub fail_next_sync: std::sync::atomic::AtomicBool,
+    /// Acknowledges without syncing: what a power cut must be able to reveal.
+    pub dangerously_without_sync: std::sync::atomic::AtomicBool,
+}

@@ -1,0 +1,468 @@
+//! The contract, over the writer.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::ops::Bound;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
+
+use hapax_core::key::RecordKey;
+use hapax_core::record::{ClaimId, Held, Record};
+use hapax_core::secret::{HashKeys, Secret};
+use hapax_core::store::{
+    Cursor, Durability, Filter, Insert, Page, Stats, Store, StoreError, Swept, Write,
+};
+use hapax_core::time::{Clock, Timestamp};
+use tokio::sync::{mpsc, oneshot};
+
+use super::directory::Directory;
+use super::engine::Engine;
+use super::index::Index;
+use super::open::{self, OpenError};
+use super::options::{Health, Options};
+use super::space::Space;
+use super::value;
+use super::writer::{Operation, Writer};
+
+/// Operations that may wait for the writer; beyond it callers wait to be let in.
+const QUEUE: usize = 4096;
+
+/// Records and bytes that one call of [`Store::list`] reads before it returns a short page.
+const LIST_SCAN_RECORDS: usize = 1024;
+const LIST_SCAN_BYTES: usize = 4 << 20;
+
+/// Expired records by which an idle store's tables are rewritten: fewer are not worth it.
+const MIN_EXPIRED_TO_COMPACT: u64 = 20_000;
+
+/// The width of a bar in the histogram of expiries.
+const EXPIRY_BAR_MS: u64 = 60_000;
+
+/// A store in a directory of a local disk. [`Durability::Durable`].
+///
+/// Dropping it waits for the writer to finish what is queued, and for a compaction under way.
+pub struct EmbeddedStore {
+    shared: Arc<Shared>,
+    operations: mpsc::Sender<Operation>,
+    writer: Option<JoinHandle<()>>,
+    compaction: Mutex<Option<JoinHandle<()>>>,
+    interrupted: usize,
+}
+
+/// What callers and the writer share.
+pub(super) struct Shared {
+    // The order is that in which they are dropped: the lock goes last.
+    pub(super) engine: Engine,
+    pub(super) keys: Arc<HashKeys>,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) index: RwLock<Index>,
+    pub(super) options: Options,
+    space: Space,
+    failure: RwLock<Option<String>>,
+    has_failed: AtomicBool,
+    /// Settled records since the last compaction, by when they expire.
+    expiries: Mutex<BTreeMap<u64, u64>>,
+    pub(super) directory: Directory,
+}
+
+impl EmbeddedStore {
+    /// Opens the store in `path`, or makes a new one. Claims that a previous process held are
+    /// unknown from here on (P16). Costs a pass over the journals and over the records that
+    /// are not settled; blocks.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(path: impl AsRef<Path>, options: Options) -> Result<Self, OpenError> {
+        let path = path.as_ref();
+        let recovered = open::recover(path, &options)?;
+        let shared = Arc::new(Shared {
+            space: Space::new(&options, recovered.directory.data()),
+            engine: recovered.engine,
+            keys: recovered.keys,
+            clock: recovered.clock,
+            index: RwLock::new(recovered.index),
+            options,
+            failure: RwLock::default(),
+            has_failed: AtomicBool::new(false),
+            expiries: Mutex::default(),
+            directory: recovered.directory,
+        });
+        let (operations, queue) = mpsc::channel(QUEUE);
+        let writer = Writer::new(Arc::clone(&shared), recovered.batch);
+        let writer = thread::Builder::new()
+            .name("hapax-writer".to_owned())
+            .spawn(move || writer.run(queue))
+            .map_err(|error| OpenError::io(path, error))?;
+        Ok(Self {
+            shared,
+            operations,
+            writer: Some(writer),
+            compaction: Mutex::default(),
+            interrupted: recovered.interrupted,
+        })
+    }
+
+    /// How many claims of the previous process became unknown when the store was opened.
+    pub fn interrupted(&self) -> usize {
+        self.interrupted
+    }
+
+    /// Whether the store can write.
+    pub fn health(&self) -> Health {
+        let failure = self.shared.failure.read();
+        match &*failure.unwrap_or_else(PoisonError::into_inner) {
+            Some(reason) => Health::Failed {
+                reason: reason.clone(),
+            },
+            None => Health::Healthy,
+        }
+    }
+
+    /// Finishes what is queued and releases the directory. Blocks.
+    pub fn close(self) {
+        drop(self);
+    }
+
+    async fn ask<T>(
+        &self,
+        operation: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Operation,
+    ) -> Result<T, StoreError> {
+        let (reply, answer) = oneshot::channel();
+        self.operations
+            .send(operation(reply))
+            .await
+            .map_err(|_| refused("the store is closed"))?;
+        answer.await.map_err(|_| StoreError::Uncertain {
+            reason: "the writer ended before it answered",
+            source: None,
+        })?
+    }
+
+    /// The settled record of `key`, where it can be known without the writer.
+    ///
+    /// What this returns is durable. A key is in the index from when its claim is synced until
+    /// after the batch that settles it is synced; one that is written to `settled` without
+    /// having been in the index is marked as in flight for as long. So when the key is not
+    /// unsettled *after* the look-up, whatever the look-up saw was synced before: had it been
+    /// part of a batch still under way, the key would be in the index or in flight until that
+    /// batch is through. (The engine on its part shows a batch only after its sync.) The check
+    /// before the look-up only saves the look-up. A miss proves nothing, and goes to the writer.
+    fn settled_without_writer(
+        &self,
+        key: &RecordKey,
+    ) -> Result<Option<(Held, Timestamp)>, StoreError> {
+        {
+            let index = self.shared.index();
+            if let Some(what) = index.damage(key) {
+                return Err(StoreError::Damaged { what });
+            }
+            if index.is_unsettled(key) {
+                return Ok(None);
+            }
+        }
+        let Some(held) = self.shared.settled(key)? else {
+            return Ok(None);
+        };
+        let now = self.shared.clock.now();
+        let is_certain = !held.is_expired(now) && !self.shared.index().is_unsettled(key);
+        Ok(is_certain.then_some((held, now)))
+    }
+
+    /// Rewrites the tables in the background when most of what they hold has expired, as far
+    /// as this process knows. An idle store would never do it by itself.
+    fn compact_when_worthwhile(&self) {
+        let now_bar = self.shared.clock.now().as_millis() / EXPIRY_BAR_MS;
+        let mut expiries = lock(&self.shared.expiries);
+        let expired: u64 = expiries.range(..now_bar).map(|(_, count)| count).sum();
+        let held = self.shared.engine.settled.approximate_len() as u64;
+        let mut compaction = lock(&self.compaction);
+        let is_running = compaction
+            .as_ref()
+            .is_some_and(|thread| !thread.is_finished());
+        if expired < MIN_EXPIRED_TO_COMPACT || expired < held / 2 || is_running {
+            return;
+        }
+        let settled = self.shared.engine.settled.clone();
+        // A compaction that fails leaves everything as it was: room is all that is lost.
+        let spawned = thread::Builder::new()
+            .name("hapax-compaction".to_owned())
+            .spawn(move || {
+                let written_out = settled.rotate_memtable_and_wait();
+                drop(written_out.and_then(|()| settled.major_compact()));
+            });
+        if let Ok(thread) = spawned {
+            *compaction = Some(thread);
+            *expiries = expiries.split_off(&now_bar);
+        }
+    }
+}
+
+impl Shared {
+    pub(super) fn check_writable(&self) -> Result<(), StoreError> {
+        if self.has_failed.load(Ordering::Acquire) {
+            return Err(refused("an earlier write or sync failed"));
+        }
+        Ok(())
+    }
+
+    /// From now on nothing is written.
+    pub(super) fn fail(&self, error: &fjall::Error) {
+        let reason = match error {
+            fjall::Error::Io(error) => error.to_string(),
+            error => error.to_string(),
+        };
+        self.options.observer.failed(&reason);
+        let mut failure = self.failure.write().unwrap_or_else(PoisonError::into_inner);
+        failure.get_or_insert(reason);
+        self.has_failed.store(true, Ordering::Release);
+    }
+
+    /// What the `settled` table holds of `key`, expired or not.
+    pub(super) fn settled(&self, key: &RecordKey) -> Result<Option<Held>, StoreError> {
+        let value = self.engine.settled.get(key.as_bytes());
+        let value = value.map_err(|error| self.unreadable(error))?;
+        value.map(|value| self.decode(key, &value)).transpose()
+    }
+
+    /// Whether the `settled` table holds anything of `key`.
+    pub(super) fn is_in_settled(&self, key: &RecordKey) -> Result<bool, StoreError> {
+        let contains = self.engine.settled.contains_key(key.as_bytes());
+        contains.map_err(|error| self.unreadable(error))
+    }
+
+    /// The record of a key that the index has.
+    pub(super) fn open_record(&self, key: &RecordKey) -> Result<Held, StoreError> {
+        let value = self.engine.open.get(key.as_bytes());
+        match value.map_err(|error| self.unreadable(error))? {
+            Some(value) => self.decode(key, &value),
+            None => Err(self.note_damage(key, "it is gone")),
+        }
+    }
+
+    fn decode(&self, key: &RecordKey, value: &[u8]) -> Result<Held, StoreError> {
+        value::decode(&self.keys, key, value).map_err(|error| match error {
+            StoreError::Damaged { what } => self.note_damage(key, what),
+            error => error,
+        })
+    }
+
+    /// From now on the key is damaged, whatever is written.
+    fn note_damage(&self, key: &RecordKey, what: &'static str) -> StoreError {
+        if self.index_mut().note_damage(*key, what) {
+            self.options.observer.damaged(what);
+        }
+        StoreError::Damaged { what }
+    }
+
+    /// The engine could not read a block: damage that cannot be pinned on one record, or a
+    /// disk that does not answer. Nothing was written either way.
+    fn unreadable(&self, error: fjall::Error) -> StoreError {
+        self.options.observer.damaged("a block of a table");
+        StoreError::Refused {
+            reason: "a table cannot be read",
+            source: Some(Box::new(error)),
+        }
+    }
+
+    pub(super) fn note_settled(&self, expiries: &[Timestamp]) {
+        let mut bars = lock(&self.expiries);
+        for expires_at in expiries {
+            *bars
+                .entry(expires_at.as_millis() / EXPIRY_BAR_MS)
+                .or_default() += 1;
+        }
+    }
+}
+
+impl Store for EmbeddedStore {
+    async fn insert(&self, key: &RecordKey, record: &Record) -> Result<Insert, StoreError> {
+        if let Some((held, now)) = self.settled_without_writer(key)? {
+            let held = Box::new(held);
+            return Ok(Insert::Occupied { held, now });
+        }
+        self.shared.check_writable()?;
+        let open_len = {
+            let index = self.shared.index();
+            // A key that is held is told so, full or not.
+            (!index.is_unsettled(key)).then_some(index.len())
+        };
+        if let Some(open_len) = open_len
+            && let Some(what) = self.shared.space.full(&self.shared.engine, open_len)
+        {
+            return Err(StoreError::Full { what });
+        }
+        self.ask(|reply| Operation::Insert(*key, record.clone(), reply))
+            .await
+    }
+
+    async fn replace(
+        &self,
+        key: &RecordKey,
+        expected: ClaimId,
+        record: &Record,
+    ) -> Result<Write, StoreError> {
+        self.ask(|reply| Operation::Replace(*key, expected, record.clone(), reply))
+            .await
+    }
+
+    async fn remove(&self, key: &RecordKey, expected: ClaimId) -> Result<Write, StoreError> {
+        self.ask(|reply| Operation::Remove(*key, expected, reply))
+            .await
+    }
+
+    async fn read(&self, key: &RecordKey) -> Result<(Option<Held>, Timestamp), StoreError> {
+        if let Some((held, now)) = self.settled_without_writer(key)? {
+            return Ok((Some(held), now));
+        }
+        self.ask(|reply| Operation::Read(*key, reply)).await
+    }
+
+    async fn sweep(&self, limit: usize) -> Result<Swept, StoreError> {
+        let removed = self.ask(|reply| Operation::Sweep(limit, reply)).await?;
+        self.compact_when_worthwhile();
+        let now = self.shared.clock.now();
+        let more_due = !self
+            .shared
+            .index()
+            .gauges
+            .expired_unknown(now, 1)
+            .is_empty();
+        Ok(Swept { removed, more_due })
+    }
+
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        self.shared.list(filter, after, limit.max(1))
+    }
+
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        let shared = &self.shared;
+        let bytes = shared.space.bytes(&shared.engine);
+        let index = shared.index();
+        let now = shared.clock.now();
+        let mut stats = Stats {
+            records: shared.space.records(&shared.engine, index.len()),
+            bytes,
+            damaged: index.damaged_len() as u64,
+            now,
+            ..Stats::default()
+        };
+        index.gauges.fill(now, &mut stats);
+        Ok(stats)
+    }
+
+    fn secret(&self) -> &Secret {
+        &self.shared.directory.secret
+    }
+
+    fn durability(&self) -> Durability {
+        Durability::Durable
+    }
+}
+
+impl Shared {
+    fn list(
+        &self,
+        filter: &Filter,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        let now = self.clock.now();
+        let from = after.map_or(Bound::Unbounded, |Cursor(key)| {
+            Bound::Excluded(*key.as_bytes())
+        });
+        let range = (from, Bound::<[u8; 16]>::Unbounded);
+        // One instant for both tables: a record that moves from one to the other is in one.
+        let snapshot = self.engine.db.snapshot();
+        let mut open = tagged(fjall::Readable::range(&snapshot, &self.engine.open, range));
+        let mut settled = tagged(fjall::Readable::range(
+            &snapshot,
+            &self.engine.settled,
+            range,
+        ));
+        let mut heads = (open.next(), settled.next());
+        let (mut page, mut bytes) = (Page::default(), 0);
+        for _ in 0..LIST_SCAN_RECORDS {
+            if page.records.len() >= limit || bytes >= LIST_SCAN_BYTES {
+                return Ok(page);
+            }
+            let entry = match &heads {
+                (None, None) => {
+                    page.next = None;
+                    return Ok(page);
+                }
+                (Some(Ok(left)), Some(Ok(right))) if right.0 < left.0 => {
+                    std::mem::replace(&mut heads.1, settled.next())
+                }
+                (Some(_), _) => std::mem::replace(&mut heads.0, open.next()),
+                (None, Some(_)) => std::mem::replace(&mut heads.1, settled.next()),
+            };
+            let Some(entry) = entry else { continue };
+            let (key, value) = entry.map_err(|error| self.unreadable(error))?;
+            page.next = Some(Cursor(key));
+            bytes += value.len();
+            // A damaged record is counted and left out: the others are still there to see.
+            let Ok(held) = self.decode(&key, &value) else {
+                continue;
+            };
+            if filter.matches(&held, now) {
+                page.records.push((key, held));
+            }
+        }
+        Ok(page)
+    }
+}
+
+type Tagged = Result<(RecordKey, fjall::UserValue), fjall::Error>;
+
+/// The records of a table; entries whose key is not a record's are none.
+fn tagged(entries: fjall::Iter) -> impl Iterator<Item = Tagged> {
+    entries.filter_map(|entry| match entry.into_inner() {
+        Ok((key, value)) => {
+            let key = <[u8; 16]>::try_from(&*key).ok()?;
+            Some(Ok((RecordKey::from_bytes(key), value)))
+        }
+        Err(error) => Some(Err(error)),
+    })
+}
+
+impl Drop for EmbeddedStore {
+    fn drop(&mut self) {
+        // Not awaited: with a full queue the writer ends when the last sender is gone.
+        drop(self.operations.try_send(Operation::Stop));
+        let (closed, _) = mpsc::channel(1);
+        drop(std::mem::replace(&mut self.operations, closed));
+        // A thread that panicked has nothing more to finish.
+        if let Some(writer) = self.writer.take() {
+            drop(writer.join());
+        }
+        if let Some(compaction) = lock(&self.compaction).take() {
+            drop(compaction.join());
+        }
+    }
+}
+
+impl fmt::Debug for EmbeddedStore {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EmbeddedStore")
+            .field("options", &self.shared.options)
+            .finish_non_exhaustive()
+    }
+}
+
+fn refused(reason: &'static str) -> StoreError {
+    StoreError::Refused {
+        reason,
+        source: None,
+    }
+}
+
+/// Nothing behind these locks is left half-changed by a panic.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,459 @@
+//! The one thread that writes.
+//!
+//! It takes what has queued up, judges each operation against the tables and what the
+//! operations before it in the same batch have staged, writes all of it as one batch of the
+//! engine, syncs, and only then answers. While it syncs, the next batch queues up.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::sync::{Arc, PoisonError};
+
+use fjall::PersistMode;
+use hapax_core::key::RecordKey;
+use hapax_core::record::{ClaimId, Held, Record};
+use hapax_core::store::{Insert, StoreError, Write};
+use hapax_core::time::Timestamp;
+use tokio::sync::{mpsc, oneshot};
+
+use super::index::OpenRecord;
+use super::journal::{BATCH_KEY, BatchInfo};
+use super::store::Shared;
+use super::value;
+use crate::clock::Stopwatch;
+
+/// Operations in one batch: what 2 ms of 256 callers can bring, and little enough that the
+/// last of them is not kept waiting.
+const BATCH_OPERATIONS: usize = 512;
+
+/// Bytes in one batch, the last operation not counted.
+const BATCH_BYTES: usize = 8 << 20;
+
+type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
+
+/// One operation, with where its answer goes.
+pub(super) enum Operation {
+    Insert(RecordKey, Record, Reply<Insert>),
+    Replace(RecordKey, ClaimId, Record, Reply<Write>),
+    Remove(RecordKey, ClaimId, Reply<Write>),
+    Read(RecordKey, Reply<(Option<Held>, Timestamp)>),
+    /// Removes up to so many unknown records whose retention is over.
+    Sweep(usize, Reply<usize>),
+    Stop,
+}
+
+/// An answer that waits for the sync, with what is said when the sync fails.
+enum Answer {
+    Insert(Reply<Insert>, Insert),
+    Write(Reply<Write>, Write),
+    Read(Reply<(Option<Held>, Timestamp)>, (Option<Held>, Timestamp)),
+    Sweep(Reply<usize>, usize),
+}
+
+/// What a key holds after the operations of this batch so far.
+struct Staged {
+    /// The record and its bytes; `None` for vacant.
+    value: Option<(Held, Vec<u8>)>,
+    /// Whether the key is in the `open` table, before this batch.
+    was_open: bool,
+    /// Whether the key may be in the `settled` table, before this batch.
+    was_settled: bool,
+}
+
+/// What a key holds.
+enum Found {
+    /// Nothing that lives.
+    Vacant,
+    /// A record of the `open` table, known without reading it.
+    Open(OpenRecord),
+    /// A record that has been read.
+    Read(Held),
+}
+
+impl Found {
+    fn claim(&self) -> Option<(ClaimId, Timestamp)> {
+        match self {
+            Self::Vacant => None,
+            Self::Open(record) => Some((record.claim, record.claimed_at)),
+            Self::Read(held) => Some((held.record.claim, held.claimed_at)),
+        }
+    }
+}
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    staged: HashMap<RecordKey, Staged>,
+    answers: Vec<Answer>,
+    bytes: usize,
+    /// The number of the last batch.
+    batch: u64,
+}
+
+impl Writer {
+    pub(super) fn new(shared: Arc<Shared>, batch: u64) -> Self {
+        Self {
+            shared,
+            staged: HashMap::new(),
+            answers: Vec::new(),
+            bytes: 0,
+            batch,
+        }
+    }
+
+    /// Serves `operations` until told to stop or nobody is left to ask.
+    pub(super) fn run(mut self, mut operations: mpsc::Receiver<Operation>) {
+        let mut is_stopping = false;
+        while !is_stopping && let Some(first) = operations.blocking_recv() {
+            let mut next = Some(first);
+            while let Some(operation) = next {
+                is_stopping = matches!(operation, Operation::Stop);
+                self.judge(operation);
+                let has_room = self.answers.len() < BATCH_OPERATIONS && self.bytes < BATCH_BYTES;
+                next = if has_room && !is_stopping {
+                    operations.try_recv().ok()
+                } else {
+                    None
+                };
+            }
+            self.commit();
+        }
+    }
+
+    fn judge(&mut self, operation: Operation) {
+        match operation {
+            Operation::Insert(key, record, reply) => {
+                let insert = self.insert(key, record);
+                self.answer(reply, insert, Answer::Insert);
+            }
+            Operation::Replace(key, expected, record, reply) => {
+                let write = self.write(key, expected, Some(record));
+                self.answer(reply, write, Answer::Write);
+            }
+            Operation::Remove(key, expected, reply) => {
+                let write = self.write(key, expected, None);
+                self.answer(reply, write, Answer::Write);
+            }
+            Operation::Read(key, reply) => {
+                let read = self.read(key);
+                self.answer(reply, read, Answer::Read);
+            }
+            Operation::Sweep(limit, reply) => {
+                let removed = self.sweep(limit);
+                self.answer(reply, removed, Answer::Sweep);
+            }
+            Operation::Stop => {}
+        }
+    }
+
+    /// Errors say that nothing was staged, so they need not wait for the sync.
+    fn answer<T>(
+        &mut self,
+        reply: Reply<T>,
+        result: Result<T, StoreError>,
+        wait: impl FnOnce(Reply<T>, T) -> Answer,
+    ) {
+        match result {
+            Ok(result) => self.answers.push(wait(reply, result)),
+            // Whoever asked may have gone away; then nobody needs the answer.
+            Err(error) => drop(reply.send(Err(error))),
+        }
+    }
+
+    fn insert(&mut self, key: RecordKey, record: Record) -> Result<Insert, StoreError> {
+        self.shared.check_writable()?;
+        let now = self.shared.clock.now();
+        match self.find(&key, now)? {
+            Found::Vacant => {
+                let held = Held {
+                    record,
+                    claimed_at: now,
+                    written_at: now,
+                };
+                self.stage(key, Some(held))?;
+                Ok(Insert::Claimed { now })
+            }
+            found => {
+                let held = Box::new(self.shared.load(&key, found)?);
+                Ok(Insert::Occupied { held, now })
+            }
+        }
+    }
+
+    fn write(
+        &mut self,
+        key: RecordKey,
+        expected: ClaimId,
+        record: Option<Record>,
+    ) -> Result<Write, StoreError> {
+        self.shared.check_writable()?;
+        let now = self.shared.clock.now();
+        let held_by = self.find(&key, now)?.claim();
+        let Some((_, claimed_at)) = held_by.filter(|(claim, _)| *claim == expected) else {
+            return Ok(Write::Stale);
+        };
+        let held = record.map(|record| Held {
+            claimed_at: if record.claim == expected {
+                claimed_at
+            } else {
+                now
+            },
+            written_at: now,
+            record,
+        });
+        self.stage(key, held)?;
+        Ok(Write::Applied { now })
+    }
+
+    fn read(&mut self, key: RecordKey) -> Result<(Option<Held>, Timestamp), StoreError> {
+        // After a failed batch nobody knows what the disk holds of it.
+        self.shared.check_writable()?;
+        let now = self.shared.clock.now();
+        let held = match self.find(&key, now)? {
+            Found::Vacant => None,
+            found => Some(self.shared.load(&key, found)?),
+        };
+        Ok((held, now))
+    }
+
+    fn sweep(&mut self, limit: usize) -> Result<usize, StoreError> {
+        self.shared.check_writable()?;
+        let now = self.shared.clock.now();
+        let due = self.shared.index().gauges.expired_unknown(now, limit);
+        let mut removed = 0;
+        for key in due {
+            // Staged: an operation of this batch has just claimed it anew or removed it.
+            if !self.staged.contains_key(&key) {
+                self.stage(key, None)?;
+                removed += 1;
+            }
+        }
+        Ok(removed)
+    }
+
+    /// What lives under `key` at `now`, after what this batch has staged.
+    fn find(&self, key: &RecordKey, now: Timestamp) -> Result<Found, StoreError> {
+        if let Some(staged) = self.staged.get(key) {
+            let held = staged.value.as_ref().map(|(held, _)| held);
+            let live = held.filter(|held| !held.is_expired(now));
+            return Ok(live.cloned().map_or(Found::Vacant, Found::Read));
+        }
+        {
+            let index = self.shared.index();
+            if let Some(what) = index.damage(key) {
+                return Err(StoreError::Damaged { what });
+            }
+            if let Some(record) = index.get(key) {
+                let is_live = now < record.seen.expires_at;
+                return Ok(if is_live {
+                    Found::Open(*record)
+                } else {
+                    Found::Vacant
+                });
+            }
+        }
+        let settled = self.shared.settled(key)?;
+        let live = settled.filter(|held| !held.is_expired(now));
+        Ok(live.map_or(Found::Vacant, Found::Read))
+    }
+
+    fn stage(&mut self, key: RecordKey, held: Option<Held>) -> Result<(), StoreError> {
+        let value = match held {
+            Some(held) => {
+                let bytes = value::encode(&self.shared.keys, &key, &held)?;
+                self.bytes += bytes.len();
+                Some((held, bytes))
+            }
+            None => None,
+        };
+        match self.staged.entry(key) {
+            Entry::Occupied(mut staged) => staged.get_mut().value = value,
+            Entry::Vacant(vacant) => {
+                let was_open = self.shared.index().get(&key).is_some();
+                // An expired record that was not dropped yet: it goes with this batch, so that
+                // it cannot come back when the new one is released.
+                let was_settled = !was_open && self.shared.is_in_settled(&key)?;
+                vacant.insert(Staged {
+                    value,
+                    was_open,
+                    was_settled,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes and syncs what is staged, and answers.
+    fn commit(&mut self) {
+        if self.staged.is_empty() {
+            // What was seen is what earlier batches have synced.
+            self.answers.drain(..).for_each(Answer::send);
+            return;
+        }
+        let watch = Stopwatch::start();
+        match self.write_batch() {
+            Ok(()) => {
+                let observer = &self.shared.options.observer;
+                observer.synced(watch.elapsed(), self.answers.len());
+                self.publish();
+                self.answers.drain(..).for_each(Answer::send);
+            }
+            Err(error) => {
+                // Not tried again: after a failed sync the system may have dropped the pages
+                // and report success for the next one.
+                self.shared.fail(&error);
+                let error = Arc::new(error);
+                for answer in self.answers.drain(..) {
+                    answer.fail(&error);
+                }
+            }
+        }
+        self.staged.clear();
+        self.bytes = 0;
+    }
+
+    fn write_batch(&mut self) -> fjall::Result<()> {
+        let shared = &self.shared;
+        let engine = &shared.engine;
+        let mut batch = engine.db.batch().durability(Some(shared.persist_mode()));
+        {
+            let mut index = shared.index_mut();
+            for (key, staged) in &mut self.staged {
+                let id = key.as_bytes();
+                let (open, settled) = match &mut staged.value {
+                    Some((held, bytes)) => {
+                        let bytes = std::mem::take(bytes);
+                        if OpenRecord::of(held).is_some() {
+                            (Some(bytes), None)
+                        } else {
+                            (None, Some(bytes))
+                        }
+                    }
+                    None => (None, None),
+                };
+                if settled.is_some() && !staged.was_open {
+                    index.enter_flight(*key);
+                }
+                match open {
+                    Some(bytes) => batch.insert(&engine.open, id, bytes),
+                    None if staged.was_open => batch.remove(&engine.open, id),
+                    None => {}
+                }
+                match settled {
+                    Some(bytes) => batch.insert(&engine.settled, id, bytes),
+                    None if staged.was_settled => batch.remove(&engine.settled, id),
+                    None => {}
+                }
+            }
+        }
+        let number = self.batch + 1;
+        let info = BatchInfo {
+            number,
+            now_ms: shared.clock.now().as_millis(),
+            min_seqno: engine.db.seqno(),
+        };
+        batch.insert(&engine.meta, BATCH_KEY, info.to_bytes());
+        shared.injected_sync_fault()?;
+        batch.commit()?;
+        self.batch = number;
+        // A witness that cannot be written means a disk that cannot: the same as a failed sync.
+        shared.directory.witness.write(number)?;
+        Ok(())
+    }
+
+    /// Makes what was synced known to those who look without asking the writer. Only now: an
+    /// entry that left the index before the sync would let them see a record that a power cut
+    /// can still take back.
+    fn publish(&mut self) {
+        let mut settled = Vec::new();
+        {
+            let mut index = self.shared.index_mut();
+            for (key, staged) in &self.staged {
+                let held = staged.value.as_ref().map(|(held, _)| held);
+                match held.and_then(OpenRecord::of) {
+                    Some(record) => index.put(*key, record),
+                    None => index.take(key),
+                }
+                index.leave_flight(key);
+                settled.extend(held.and_then(Held::expires_at));
+            }
+        }
+        self.shared.note_settled(&settled);
+    }
+}
+
+impl Answer {
+    fn send(self) {
+        // Whoever asked may have gone away; then nobody needs the answer.
+        match self {
+            Self::Insert(reply, insert) => drop(reply.send(Ok(insert))),
+            Self::Write(reply, write) => drop(reply.send(Ok(write))),
+            Self::Read(reply, read) => drop(reply.send(Ok(read))),
+            Self::Sweep(reply, removed) => drop(reply.send(Ok(removed))),
+        }
+    }
+
+    /// The batch may be on the disk or not. What would have written is uncertain; what only
+    /// looked may have looked at it.
+    fn fail(self, error: &Arc<fjall::Error>) {
+        let source = || Some(Box::new(Arc::clone(error)) as _);
+        let uncertain = || StoreError::Uncertain {
+            reason: "writing or syncing failed",
+            source: source(),
+        };
+        let refused = || StoreError::Refused {
+            reason: "writing or syncing failed",
+            source: source(),
+        };
+        match self {
+            Self::Insert(reply, Insert::Claimed { .. }) => drop(reply.send(Err(uncertain()))),
+            Self::Insert(reply, Insert::Occupied { .. }) => drop(reply.send(Err(refused()))),
+            Self::Write(reply, Write::Applied { .. }) => drop(reply.send(Err(uncertain()))),
+            Self::Write(reply, Write::Stale) => drop(reply.send(Err(refused()))),
+            Self::Read(reply, _) => drop(reply.send(Err(refused()))),
+            Self::Sweep(reply, _) => drop(reply.send(Err(refused()))),
+        }
+    }
+}
+
+impl Shared {
+    /// The whole record of what was found under `key`.
+    fn load(&self, key: &RecordKey, found: Found) -> Result<Held, StoreError> {
+        match found {
+            Found::Read(held) => Ok(held),
+            Found::Open(_) | Found::Vacant => self.open_record(key),
+        }
+    }
+
+    fn persist_mode(&self) -> PersistMode {
+        #[cfg(feature = "fault-injection")]
+        if self
+            .options
+            .faults
+            .dangerously_without_sync
+            .load(std::sync::atomic::Ordering::Acquire)
+        {
+            return PersistMode::Buffer;
+        }
+        PersistMode::SyncData
+    }
+
+    fn injected_sync_fault(&self) -> fjall::Result<()> {
+        #[cfg(feature = "fault-injection")]
+        if self
+            .options
+            .faults
+            .fail_next_sync
+            .swap(false, std::sync::atomic::Ordering::AcqRel)
+        {
+            return Err(std::io::Error::other("an injected fault of the sync").into());
+        }
+        Ok(())
+    }
+
+    pub(super) fn index(&self) -> std::sync::RwLockReadGuard<'_, super::index::Index> {
+        self.index.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn index_mut(&self) -> std::sync::RwLockWriteGuard<'_, super::index::Index> {
+        self.index.write().unwrap_or_else(PoisonError::into_inner)
+    }
+}
