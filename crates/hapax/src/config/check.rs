@@ -7,7 +7,9 @@ use std::fmt::Display;
 use hapax_core::policy::{KeySource, is_never_keyed};
 
 use super::diagnose::{At, Findings};
-use super::file::{Admin, Fingerprint, Key, Limits, Mode, OnUnknown, Rules, Server, Store, StoreKind};
+use super::file::{
+    Admin, Fingerprint, Key, Limits, Mode, OnUnknown, Rules, Server, Store, StoreKind,
+};
 use super::pattern::{Pattern, Segment};
 use super::raw::{RawRoute, Table};
 use super::value::{Period, ScopeText, Size};
@@ -48,10 +50,25 @@ fn at(table: &Table<'_>, name: &str) -> At {
 pub(crate) fn server(table: &Table<'_>, server: &Server, findings: &mut Findings<'_>) {
     let zero = Period::seconds(0);
     for (name, value, least, most) in [
-        ("upstream_timeout", server.upstream_timeout, MILLISECOND, HOUR),
-        ("connect_timeout", server.connect_timeout, MILLISECOND, Period::seconds(300)),
+        (
+            "upstream_timeout",
+            server.upstream_timeout,
+            MILLISECOND,
+            HOUR,
+        ),
+        (
+            "connect_timeout",
+            server.connect_timeout,
+            MILLISECOND,
+            Period::seconds(300),
+        ),
         ("drain_timeout", server.drain_timeout, zero, HOUR),
-        ("head_timeout", server.head_timeout, MILLISECOND, Period::seconds(300)),
+        (
+            "head_timeout",
+            server.head_timeout,
+            MILLISECOND,
+            Period::seconds(300),
+        ),
         ("body_timeout", server.body_timeout, MILLISECOND, HOUR),
         ("idle_timeout", server.idle_timeout, MILLISECOND, HOUR),
         ("answer_timeout", server.answer_timeout, MILLISECOND, HOUR),
@@ -59,11 +76,20 @@ pub(crate) fn server(table: &Table<'_>, server: &Server, findings: &mut Findings
         within(table, name, &value, (&least, &most), findings);
     }
     let connections = server.max_connections;
-    within(table, "max_connections", &connections, (&1, &LARGEST_COUNT), findings);
+    within(
+        table,
+        "max_connections",
+        &connections,
+        (&1, &LARGEST_COUNT),
+        findings,
+    );
     let head = (&Size(4 * 1024), &Size::mebibytes(1));
     within(table, "max_head", &server.max_head, head, findings);
     let over_tls = |scheme| scheme == super::upstream::Scheme::Https;
-    let is_http = server.upstream.as_ref().is_some_and(|upstream| !over_tls(upstream.scheme));
+    let is_http = server
+        .upstream
+        .as_ref()
+        .is_some_and(|upstream| !over_tls(upstream.scheme));
     if is_http && server.upstream_ca_file.is_some() {
         let message = "`upstream_ca_file` has no effect: the upstream is not https";
         findings.warning(&at(table, "upstream_ca_file"), message);
@@ -77,7 +103,11 @@ pub(crate) fn limits(table: &Table<'_>, limits: &Limits, findings: &mut Findings
         ("max_waiters_per_key", limits.max_waiters_per_key, 0),
         ("max_waiters_per_scope", limits.max_waiters_per_scope, 0),
         ("max_outstanding", limits.max_outstanding, 1),
-        ("max_outstanding_per_scope", limits.max_outstanding_per_scope, 0),
+        (
+            "max_outstanding_per_scope",
+            limits.max_outstanding_per_scope,
+            0,
+        ),
     ] {
         within(table, name, &value, (&least, &LARGEST_COUNT), findings);
     }
@@ -110,7 +140,13 @@ pub(crate) fn admin(
 /// Checks `[store]`.
 pub(crate) fn store(table: &Table<'_>, store: &Store, findings: &mut Findings<'_>) {
     let timeout = store.operation_timeout;
-    within(table, "operation_timeout", &timeout, (&MILLISECOND, &MINUTE), findings);
+    within(
+        table,
+        "operation_timeout",
+        &timeout,
+        (&MILLISECOND, &MINUTE),
+        findings,
+    );
     if store.path.as_os_str().is_empty() {
         findings.error(&at(table, "path"), "`path` is empty: name a directory");
     }
@@ -139,7 +175,13 @@ pub(crate) fn rules(table: &Table<'_>, rules: &Rules, findings: &mut Findings<'_
     let content = (&Size(1), &LARGEST_CONTENT);
     within(table, "max_body", &rules.max_body, content, findings);
     let content = (&Size(0), &LARGEST_CONTENT);
-    within(table, "max_stored_response", &rules.max_stored_response, content, findings);
+    within(
+        table,
+        "max_stored_response",
+        &rules.max_stored_response,
+        content,
+        findings,
+    );
     lists(table, rules, findings);
     dangers(table, rules, findings);
 }
@@ -148,10 +190,20 @@ fn lists(table: &Table<'_>, rules: &Rules, findings: &mut Findings<'_>) {
     if table.contains_key("methods") {
         let at = at(table, "methods");
         if rules.methods.is_empty() {
-            findings.error(&at, "`methods` is empty: to key nothing, write mode = \"off\"");
+            findings.error(
+                &at,
+                "`methods` is empty: to key nothing, write mode = \"off\"",
+            );
         }
-        if let Some(method) = rules.methods.iter().find(|method| is_never_keyed(&method.0)) {
-            findings.error(&at, format!("{method} is never keyed: it passes through (P1)"));
+        if let Some(method) = rules
+            .methods
+            .iter()
+            .find(|method| is_never_keyed(&method.0))
+        {
+            findings.error(
+                &at,
+                format!("{method} is never keyed: it passes through (P1)"),
+            );
         }
     }
     if rules.key_from.is_empty() && table.contains_key("key_from") {
@@ -199,9 +251,10 @@ fn dangers(table: &Table<'_>, rules: &Rules, findings: &mut Findings<'_>) {
         let message = "`ignore` has no effect here: it needs fingerprint = \"json\"";
         findings.warning(&at(table, "ignore"), message);
     }
-    let credential = rules.fingerprint_headers.iter().find(|name| {
-        name.0 == http::header::AUTHORIZATION || name.0 == http::header::COOKIE
-    });
+    let credential = rules
+        .fingerprint_headers
+        .iter()
+        .find(|name| name.0 == http::header::AUTHORIZATION || name.0 == http::header::COOKIE);
     if let Some(name) = credential.filter(|_| own("fingerprint_headers")) {
         let message = format!("a retry with renewed credentials in `{name}` will be refused");
         findings.warning(&at(table, "fingerprint_headers"), message);
@@ -215,7 +268,10 @@ pub(crate) fn route(
     rules: &Rules,
     findings: &mut Findings<'_>,
 ) {
-    let safe = pattern.method.as_ref().filter(|method| is_never_keyed(method));
+    let safe = pattern
+        .method
+        .as_ref()
+        .filter(|method| is_never_keyed(method));
     for name in ["key", "key_from", "key_syntax", "methods"] {
         if let (Some(method), Some(entry)) = (safe, raw.rules.get(name)) {
             let message = format!("`{name}` has no meaning here: {method} is never keyed (P1)");
@@ -229,7 +285,11 @@ pub(crate) fn route(
         let KeySource::Path(name) = &source.0 else {
             continue;
         };
-        let known: Vec<&str> = pattern.segments.iter().filter_map(Segment::parameter).collect();
+        let known: Vec<&str> = pattern
+            .segments
+            .iter()
+            .filter_map(Segment::parameter)
+            .collect();
         if !known.contains(&name.as_str()) {
             let near = super::diagnose::suggestion(name, known);
             let message = format!("`match` has no parameter `{{{name}}}`{near}");

@@ -236,7 +236,10 @@ fn blot_out(line: &str) -> String {
     while let Some((before, after)) = rest.split_once("://") {
         shown.push_str(before);
         shown.push_str("://");
-        let authority = after.split(['/', '"', '\'', ' ', '\t']).next().unwrap_or(after);
+        let authority = after
+            .split(['/', '"', '\'', ' ', '\t'])
+            .next()
+            .unwrap_or(after);
         let secret = authority.rfind('@').unwrap_or(0);
         shown.extend(authority.chars().take(secret).map(|_| '*'));
         rest = after.get(secret..).unwrap_or_default();

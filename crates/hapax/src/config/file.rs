@@ -286,7 +286,11 @@ impl Default for Rules {
             upstream_key: UpstreamKey::Pass,
             fingerprint: Fingerprint::Raw,
             ignore: policy.ignore.into_iter().map(JsonPointer).collect(),
-            fingerprint_headers: policy.fingerprint_headers.into_iter().map(FieldName).collect(),
+            fingerprint_headers: policy
+                .fingerprint_headers
+                .into_iter()
+                .map(FieldName)
+                .collect(),
             max_body: Size(policy.max_body as u64),
             max_stored_response: Size(policy.max_stored_response as u64),
             fail_open: false,

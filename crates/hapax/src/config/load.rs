@@ -148,7 +148,8 @@ fn overlay_environment<'s>(
                 let origin = Origin::Environment(variable.clone());
                 let value = typed(section, &name, text);
                 let entry = check_entry(section, &name, Entry { value, origin }, findings);
-                raw.section(section).extend(entry.map(|entry| (name, entry)));
+                raw.section(section)
+                    .extend(entry.map(|entry| (name, entry)));
             }
         }
     }
@@ -205,7 +206,8 @@ fn overlay_flags<'s>(raw: &mut Raw<'s>, flags: &Flags, findings: &mut Findings<'
             origin: Origin::Flag(flag),
         };
         let entry = check_entry(section, name, entry, findings);
-        raw.section(section).extend(entry.map(|entry| (name.to_owned(), entry)));
+        raw.section(section)
+            .extend(entry.map(|entry| (name.to_owned(), entry)));
     };
     if let Some(text) = &flags.upstream {
         set("server", "upstream", "--upstream", text);
@@ -216,7 +218,11 @@ fn overlay_flags<'s>(raw: &mut Raw<'s>, flags: &Flags, findings: &mut Findings<'
     if let Some(text) = &flags.admin {
         set("admin", "listen", "--admin", text);
     }
-    match flags.store.as_deref().map(|text| (text, text.split_once(':'))) {
+    match flags
+        .store
+        .as_deref()
+        .map(|text| (text, text.split_once(':')))
+    {
         None => {}
         Some((_, Some(("memory", "" | "//")))) => set("store", "kind", "--store", "memory"),
         Some((_, Some(("postgres" | "postgresql", _)))) => {

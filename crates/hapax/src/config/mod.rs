@@ -8,6 +8,7 @@
 
 mod check;
 mod diagnose;
+mod document;
 mod file;
 mod load;
 mod names;
@@ -17,12 +18,15 @@ mod resolve;
 mod route;
 mod settings;
 mod show;
+#[cfg(test)]
+mod tests;
 mod upstream;
 mod value;
 
 pub(crate) use diagnose::{ConfigError, Diagnostic};
+pub(crate) use document::{init, schema};
 pub(crate) use file::{LogFormat, StoreKind};
-pub(crate) use load::{Flags, Loaded, Sources, load};
+pub(crate) use load::{DEFAULT_FILE, Flags, Loaded, Sources, load};
 pub(crate) use raw::Origin;
 pub(crate) use route::{Matched, Route, RouteTable};
 pub(crate) use settings::{

@@ -119,7 +119,9 @@ pub(crate) fn unsupported(section: &str, name: &str, value: &DeValue<'_>) -> Opt
         ("defaults", "authorize") => "a replay needs only the key and its scope",
         ("defaults", "probe_after") => "it goes with a probe, and `on_unknown` cannot probe yet",
         ("store", "kind") => {
-            let kind = value.as_str().filter(|kind| matches!(*kind, "postgres" | "redis"))?;
+            let kind = value
+                .as_str()
+                .filter(|kind| matches!(*kind, "postgres" | "redis"))?;
             return Some(Unsupported::Value(format!(
                 "the store `{kind}` is not supported by this version; use `embedded` or `memory`"
             )));
@@ -142,7 +144,11 @@ pub(crate) fn words(schema: &Value) -> Vec<&str> {
     let described = schema.get("oneOf").and_then(Value::as_array);
     let constants = described.into_iter().flatten().map(|one| one.get("const"));
     let plain = listed.into_iter().flatten().map(Some);
-    plain.chain(constants).flatten().filter_map(Value::as_str).collect()
+    plain
+        .chain(constants)
+        .flatten()
+        .filter_map(Value::as_str)
+        .collect()
 }
 
 impl Fault {
@@ -160,7 +166,10 @@ impl Fault {
             Some(word) if !words.is_empty() => {
                 let near = suggestion(word, words.iter().copied());
                 let listed: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();
-                format!("`{name}` is one of {}, not {word:?}{near}", listed.join(", "))
+                format!(
+                    "`{name}` is one of {}, not {word:?}{near}",
+                    listed.join(", ")
+                )
             }
             _ => format!("`{name}`: {}", error.message()),
         };
@@ -176,9 +185,44 @@ fn properties<S: Section>() -> Map<String, Value> {
     let generator = schemars::generate::SchemaSettings::draft2020_12()
         .with(|settings| settings.inline_subschemas = true)
         .into_generator();
-    let schema = generator.into_root_schema_for::<S>();
-    match schema.get("properties") {
-        Some(Value::Object(properties)) => properties.clone(),
+    let mut schema = Value::from(generator.into_root_schema_for::<S>());
+    plain(&mut schema);
+    match schema.get_mut("properties").map(Value::take) {
+        Some(Value::Object(properties)) => properties,
         _ => Map::new(),
+    }
+}
+
+/// Takes `null` out of a schema: TOML has none, and what is optional is left out.
+pub(crate) fn plain(schema: &mut Value) {
+    if let Some(Value::Array(choices)) = schema.get_mut("anyOf") {
+        choices.retain(|choice| choice.get("type").and_then(Value::as_str) != Some("null"));
+        if let [Value::Object(only)] = choices.as_mut_slice() {
+            let only = std::mem::take(only);
+            if let Some(outer) = schema.as_object_mut() {
+                outer.remove("anyOf");
+                // The setting's own description says more than its type's.
+                only.into_iter().for_each(|(name, value)| {
+                    outer.entry(name).or_insert(value);
+                });
+            }
+        }
+    }
+    if let Some(Value::Array(types)) = schema.get_mut("type") {
+        types.retain(|kind| kind.as_str() != Some("null"));
+        if let [only] = types.as_slice() {
+            let only = only.clone();
+            schema
+                .as_object_mut()
+                .map(|schema| schema.insert("type".to_owned(), only));
+        }
+    }
+    match schema {
+        Value::Object(members) => {
+            members.retain(|name, value| name != "default" || !value.is_null());
+            members.values_mut().for_each(plain);
+        }
+        Value::Array(items) => items.iter_mut().for_each(plain),
+        _ => {}
     }
 }

@@ -86,7 +86,9 @@ impl Pattern {
 
 fn parse_segment(text: &str) -> Result<Segment, String> {
     if text.is_empty() || text == "." || text == ".." {
-        return Err(format!("the path has a segment {text:?}, which no path keeps"));
+        return Err(format!(
+            "the path has a segment {text:?}, which no path keeps"
+        ));
     }
     let Some((prefix, rest)) = text.split_once('{') else {
         return match text.contains('}') {
@@ -97,7 +99,10 @@ fn parse_segment(text: &str) -> Result<Segment, String> {
     let Some((name, suffix)) = rest.split_once('}') else {
         return Err(format!("the segment {text:?} lacks a closing brace"));
     };
-    if [prefix, suffix].iter().any(|part| part.contains(['{', '}'])) {
+    if [prefix, suffix]
+        .iter()
+        .any(|part| part.contains(['{', '}']))
+    {
         return Err(format!("the segment {text:?} has more than one parameter"));
     }
     let is_rest = name.starts_with('*');

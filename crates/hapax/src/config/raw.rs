@@ -119,7 +119,10 @@ impl<'s> Raw<'s> {
             return raw;
         }
         for (name, value) in root.into_inner() {
-            match SECTIONS.iter().find(|known| **known == name.get_ref().as_ref()) {
+            match SECTIONS
+                .iter()
+                .find(|known| **known == name.get_ref().as_ref())
+            {
                 Some(section) => raw.read_section(section, &name, value, findings),
                 None if name.get_ref() == "route" => raw.read_routes(value, findings),
                 None => findings.error(&At::Name(name.span()), unknown_section(name.get_ref())),
@@ -185,7 +188,11 @@ pub(crate) fn check_entry<'s>(
     }
 }
 
-fn read_route<'s>(span: Range<usize>, mut table: DeTable<'s>, findings: &mut Findings<'s>) -> RawRoute<'s> {
+fn read_route<'s>(
+    span: Range<usize>,
+    mut table: DeTable<'s>,
+    findings: &mut Findings<'s>,
+) -> RawRoute<'s> {
     let at = At::Value(span.clone());
     let mut route = RawRoute {
         line: findings.line_of(span.start),
@@ -223,15 +230,17 @@ fn read_table<'s>(
     for (key, value) in table {
         let name = key.get_ref().as_ref();
         let at = At::Name(key.span());
-        if let Some(Unsupported::Name(message)) =
-            names::unsupported(section, name, value.get_ref())
+        if let Some(Unsupported::Name(message)) = names::unsupported(section, name, value.get_ref())
         {
             findings.error(&at, message);
         } else if !known.contains_key(name) {
             findings.error(&at, names::unknown(section, shown, name));
         } else {
             let origin = Origin::File {
-                path: findings.source().map(|s| s.path.clone()).unwrap_or_default(),
+                path: findings
+                    .source()
+                    .map(|s| s.path.clone())
+                    .unwrap_or_default(),
                 line: findings.line_of(key.span().start),
             };
             let entry = check_entry(section, name, Entry { value, origin }, findings);

@@ -57,7 +57,9 @@ fn section<S: Section>(
 
 /// Reads settings each of which is known to be readable.
 fn read_all<S: Section>(table: &Table<'_>, findings: &mut Findings<'_>) -> S {
-    let values = table.iter().map(|(name, entry)| (name.as_str(), &entry.value));
+    let values = table
+        .iter()
+        .map(|(name, entry)| (name.as_str(), &entry.value));
     names::read(values).unwrap_or_else(|error| {
         findings.error(&At::Nowhere, error.message());
         S::default()
@@ -76,7 +78,13 @@ fn routes(
     });
     default_paths(&defaults, rules, findings);
     let policy = policy(rules, server);
-    let default = Route::new(DEFAULT_ROUTE.to_owned(), policy, Origin::Default, settings, None);
+    let default = Route::new(
+        DEFAULT_ROUTE.to_owned(),
+        policy,
+        Origin::Default,
+        settings,
+        None,
+    );
     let mut table = RouteTable::new(default);
     for route in &raw.routes {
         add_route(route, &defaults, server, &mut table, findings);
@@ -86,7 +94,10 @@ fn routes(
 
 /// The default route has no parameters.
 fn default_paths(defaults: &Table<'_>, rules: &Rules, findings: &mut Findings<'_>) {
-    let path = rules.key_from.iter().find(|source| matches!(source.0, KeySource::Path(_)));
+    let path = rules
+        .key_from
+        .iter()
+        .find(|source| matches!(source.0, KeySource::Path(_)));
     if let (Some(path), Some(entry)) = (path, defaults.get("key_from")) {
         let message = format!("`{path}` needs a route whose `match` has that parameter");
         findings.error(&entry.at(), message);
@@ -123,11 +134,21 @@ fn add_route(
     });
     let name = text.split_ascii_whitespace().collect::<Vec<_>>().join(" ");
     let origin = Origin::File {
-        path: findings.source().map(|source| source.path.clone()).unwrap_or_default(),
+        path: findings
+            .source()
+            .map(|source| source.path.clone())
+            .unwrap_or_default(),
         line: raw.line,
     };
     let own = raw.rules.keys().cloned().collect();
-    let route = Route::new(name, policy(&rules, server), origin, settings, Some(pattern)).with_own(own);
+    let route = Route::new(
+        name,
+        policy(&rules, server),
+        origin,
+        settings,
+        Some(pattern),
+    )
+    .with_own(own);
     if let Err(other) = table.insert(route) {
         let message = format!(
             "this route matches like \"{}\" at {}: no request could tell them apart",
@@ -144,9 +165,17 @@ fn policy(rules: &Rules, server: &Server) -> Policy {
     });
     Policy {
         mode: rules.mode.into(),
-        methods: rules.methods.iter().map(|method| method.0.clone()).collect(),
+        methods: rules
+            .methods
+            .iter()
+            .map(|method| method.0.clone())
+            .collect(),
         key: rules.key.into(),
-        key_from: rules.key_from.iter().map(|source| source.0.clone()).collect(),
+        key_from: rules
+            .key_from
+            .iter()
+            .map(|source| source.0.clone())
+            .collect(),
         key_syntax: rules.key_syntax.into(),
         scope: scope.collect(),
         anonymous: rules.anonymous.into(),
@@ -157,7 +186,11 @@ fn policy(rules: &Rules, server: &Server) -> Policy {
         on_unknown: rules.on_unknown.into(),
         upstream_key: rules.upstream_key.into(),
         fingerprint: rules.fingerprint.into(),
-        ignore: rules.ignore.iter().map(|pointer| pointer.0.clone()).collect(),
+        ignore: rules
+            .ignore
+            .iter()
+            .map(|pointer| pointer.0.clone())
+            .collect(),
         fingerprint_headers: rules
             .fingerprint_headers
             .iter()

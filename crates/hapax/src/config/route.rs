@@ -250,7 +250,10 @@ impl Node {
 
 impl Leaf {
     fn insert(&mut self, route: &Arc<Route>) -> Result<(), Arc<Route>> {
-        let method = route.pattern.as_ref().and_then(|pattern| pattern.method.clone());
+        let method = route
+            .pattern
+            .as_ref()
+            .and_then(|pattern| pattern.method.clone());
         let taken = match &method {
             Some(method) => self.exact.iter().find(|(other, _)| other == method),
             None => None,
@@ -284,7 +287,11 @@ impl Affix {
     /// Whether a segment has the text around a parameter that is not empty.
     fn fits(&self, segment: &str) -> bool {
         let (prefix, suffix) = (self.prefix.len(), self.suffix.len());
-        let Some(end) = segment.len().checked_sub(suffix).filter(|end| *end > prefix) else {
+        let Some(end) = segment
+            .len()
+            .checked_sub(suffix)
+            .filter(|end| *end > prefix)
+        else {
             return false;
         };
         let folded = |part: Option<&str>, text: &str| {

@@ -131,7 +131,11 @@ impl From<file::Server> for ServerSettings {
             upstream_timeout: server.upstream_timeout.0,
             connect_timeout: server.connect_timeout.0,
             drain_timeout: server.drain_timeout.0,
-            trusted_proxies: server.trusted_proxies.iter().map(|network| network.0).collect(),
+            trusted_proxies: server
+                .trusted_proxies
+                .iter()
+                .map(|network| network.0)
+                .collect(),
             tls: server.tls.map(|tls| TlsFiles {
                 cert_file: tls.cert_file,
                 key_file: tls.key_file,

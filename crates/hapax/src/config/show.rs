@@ -64,7 +64,10 @@ impl Settings {
         let mut out = String::new();
         for section in &self.sections {
             if section.name == "telemetry" {
-                self.routes.iter().skip(1).for_each(|route| write_route(&mut out, route, origins));
+                self.routes
+                    .iter()
+                    .skip(1)
+                    .for_each(|route| write_route(&mut out, route, origins));
             }
             open(&mut out, &format!("[{}]", section.name));
             for setting in &section.settings {

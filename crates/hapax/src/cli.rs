@@ -1,0 +1,339 @@
+//! The command line: what can be asked for, and with which exit code it ends.
+
+use std::fmt::Write as _;
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::config::{self, ConfigError, Diagnostic, Flags, Loaded, Origins, Sources};
+
+/// Makes HTTP APIs safe to retry: at most one execution per idempotency key.
+#[derive(Debug, Parser)]
+#[command(name = "hapax", version, arg_required_else_help = true)]
+pub(crate) struct Cli {
+    /// The configuration file; without it `hapax.toml`, when there is one.
+    #[arg(short = 'c', long = "config", value_name = "FILE", global = true)]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the gateway.
+    Serve(ServeFlags),
+    /// Ask a running gateway how it is, through its admin listener.
+    Status {
+        /// The admin listener; without it the configured one.
+        #[arg(long, value_name = "ADDR")]
+        admin: Option<SocketAddr>,
+        /// How to answer.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Write, check and explain the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+    /// Print the version.
+    Version,
+}
+
+#[derive(Debug, Args)]
+struct ServeFlags {
+    /// Where requests are forwarded to, such as http://127.0.0.1:3000.
+    #[arg(long, value_name = "URL")]
+    upstream: Option<String>,
+    /// The address callers connect to; port 0 picks a free one.
+    #[arg(long, value_name = "ADDR")]
+    listen: Option<String>,
+    /// The address operators connect to; loopback only.
+    #[arg(long, value_name = "ADDR")]
+    admin: Option<String>,
+    /// The directory of the embedded store, or `memory:`.
+    #[arg(long, value_name = "DIR|URL")]
+    store: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Write a commented hapax.toml (or the file after -c).
+    Init {
+        /// Replace the file when it exists.
+        #[arg(long)]
+        force: bool,
+        /// Write to standard output instead.
+        #[arg(long, conflicts_with = "force")]
+        stdout: bool,
+    },
+    /// Check the configuration; exit code 3 when it has errors.
+    Validate {
+        /// Refuse warnings too.
+        #[arg(long)]
+        strict: bool,
+    },
+    /// Print the settings in force.
+    Show {
+        /// Say where each comes from.
+        #[arg(long)]
+        origin: bool,
+        /// TOML, or JSON.
+        #[arg(short, long, value_enum, default_value_t = Output::Text)]
+        output: Output,
+    },
+    /// Print the JSON Schema of hapax.toml.
+    Schema,
+}
+
+/// For people or for programs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
+    /// Text.
+    Text,
+    /// JSON.
+    Json,
+}
+
+/// How a command ended. The numbers are a contract with scripts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+#[allow(
+    dead_code,
+    reason = "the contract is complete; not every command meets every case"
+)]
+pub(crate) enum Exit {
+    /// Done.
+    Ok = 0,
+    /// It works, and something was found.
+    Finding = 1,
+    /// The command line makes no sense.
+    Usage = 2,
+    /// The configuration is wrong.
+    Configuration = 3,
+    /// Something cannot be reached, or is not allowed.
+    Unreachable = 4,
+    /// Nobody can tell.
+    Inconclusive = 5,
+    /// The store is damaged.
+    StoreDamaged = 6,
+    /// A fault of hapax itself.
+    Bug = 70,
+}
+
+impl From<Exit> for ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit as u8)
+    }
+}
+
+/// Why a command did not do what it was asked for.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failure {
+    /// There is no configuration to run with.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// A file is there already.
+    #[error("error: {} exists; --force replaces it", .0.display())]
+    Exists(PathBuf),
+    /// A file cannot be written.
+    #[error("error: cannot write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// Standard output cannot be written.
+    #[error("error: cannot write to standard output: {0}")]
+    Output(#[source] io::Error),
+    /// Something in this build is missing.
+    #[error("error: {0} is not wired in this build")]
+    NotWired(&'static str),
+}
+
+impl Failure {
+    /// The exit code.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Config(_) => Exit::Configuration,
+            Self::Exists(_) | Self::Write { .. } | Self::Output(_) => Exit::Unreachable,
+            Self::NotWired(_) => Exit::Bug,
+        }
+    }
+}
+
+/// Does what the command line asks for.
+pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
+    let file = cli.config;
+    match cli.command {
+        Command::Serve(flags) => {
+            let loaded = load(file, flags.into())?;
+            loaded.upstream()?;
+            serve(loaded)
+        }
+        Command::Status { admin, output } => {
+            let admin = match admin {
+                Some(admin) => admin,
+                None => load(file, Flags::default())?.settings.admin.listen,
+            };
+            status(admin, output)
+        }
+        Command::Config(ConfigCommand::Init { force, stdout }) => match stdout {
+            true => print(&config::init()),
+            false => init(file, force),
+        },
+        Command::Config(ConfigCommand::Validate { strict }) => validate(file, strict),
+        Command::Config(ConfigCommand::Show { origin, output }) => {
+            let settings = load(file, Flags::default())?.settings;
+            let origins = if origin {
+                Origins::Shown
+            } else {
+                Origins::Hidden
+            };
+            match output {
+                Output::Text => print(&settings.to_toml(origins)),
+                Output::Json => print_json(&settings.to_json(origins)),
+            }
+        }
+        Command::Config(ConfigCommand::Schema) => print_json(&config::schema()),
+        Command::Version => print(concat!("hapax ", env!("CARGO_PKG_VERSION"), "\n")),
+    }
+}
+
+fn serve(_loaded: Loaded) -> Result<Exit, Failure> {
+    Err(Failure::NotWired("serve"))
+}
+
+fn status(_admin: SocketAddr, _output: Output) -> Result<Exit, Failure> {
+    Err(Failure::NotWired("status"))
+}
+
+fn load(file: Option<PathBuf>, flags: Flags) -> Result<Loaded, ConfigError> {
+    config::load(Sources {
+        file,
+        environment: std::env::vars_os().collect(),
+        flags,
+    })
+}
+
+fn init(file: Option<PathBuf>, force: bool) -> Result<Exit, Failure> {
+    let path = file.unwrap_or_else(|| PathBuf::from(config::DEFAULT_FILE));
+    let mut options = std::fs::OpenOptions::new();
+    options.write(true);
+    // `create_new` asks and makes in one step: no file appears in between.
+    match force {
+        true => options.create(true).truncate(true),
+        false => options.create_new(true),
+    };
+    let written = options
+        .open(&path)
+        .and_then(|mut file| file.write_all(config::init().as_bytes()));
+    match written {
+        Ok(()) => print(&format!("wrote {}\n", path.display())),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Err(Failure::Exists(path)),
+        Err(source) => Err(Failure::Write { path, source }),
+    }
+}
+
+fn validate(file: Option<PathBuf>, strict: bool) -> Result<Exit, Failure> {
+    let loaded = load(file, Flags::default())?;
+    let name = loaded.file.as_deref().unwrap_or(Path::new("defaults"));
+    let warnings = loaded.warnings.len();
+    say(&loaded.warnings);
+    if strict && warnings > 0 {
+        return Ok(Exit::Configuration);
+    }
+    let mut text = format!(
+        "{}: ok, {} routes",
+        name.display(),
+        loaded.settings.routes.iter().count() - 1
+    );
+    if warnings > 0 {
+        let _ = write!(text, ", {warnings} warnings");
+    }
+    text.push('\n');
+    print(&text)
+}
+
+/// Writes findings to standard error. When that is closed, there is nobody to tell.
+fn say(findings: &[Diagnostic]) {
+    let mut stderr = io::stderr().lock();
+    for finding in findings {
+        let _ = writeln!(stderr, "{finding}");
+    }
+}
+
+fn print_json(value: &serde_json::Value) -> Result<Exit, Failure> {
+    print(&format!("{value:#}\n"))
+}
+
+/// Writes to standard output. A reader that has seen enough (`| head`) is no failure.
+fn print(text: &str) -> Result<Exit, Failure> {
+    let mut stdout = io::stdout().lock();
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    match written {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::Output(error)),
+        Ok(()) | Err(_) => Ok(Exit::Ok),
+    }
+}
+
+impl From<ServeFlags> for Flags {
+    fn from(flags: ServeFlags) -> Self {
+        Self {
+            upstream: flags.upstream,
+            listen: flags.listen,
+            admin: flags.admin,
+            store: flags.store,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_takes_a_configuration_file_after_it() {
+        for line in [
+            "hapax serve -c f.toml --upstream http://a --listen 127.0.0.1:0 --admin 127.0.0.1:0 --store d",
+            "hapax status -c f.toml --admin 127.0.0.1:1 -o json",
+            "hapax config init -c f.toml --force",
+            "hapax config validate -c f.toml --strict",
+            "hapax config show -c f.toml --origin -o json",
+            "hapax config schema -c f.toml",
+            "hapax version -c f.toml",
+        ] {
+            let cli = Cli::try_parse_from(line.split(' ')).unwrap();
+            assert_eq!(cli.config.as_deref(), Some(Path::new("f.toml")), "{line}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_command_is_a_usage_error() {
+        let error = Cli::try_parse_from(["hapax", "destroy"]).unwrap_err();
+        assert_eq!(error.exit_code(), Exit::Usage as i32);
+    }
+
+    #[test]
+    fn init_refuses_to_replace_a_file_unless_forced() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("hapax.toml");
+        assert_eq!(init(Some(path.clone()), false).unwrap(), Exit::Ok);
+        std::fs::write(&path, "mine").unwrap();
+        let refused = init(Some(path.clone()), false).unwrap_err();
+        assert_eq!(refused.exit(), Exit::Unreachable);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "mine");
+        assert_eq!(init(Some(path.clone()), true).unwrap(), Exit::Ok);
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), config::init());
+    }
+}
