@@ -9,19 +9,25 @@
 #[cfg(feature = "conformance")]
 pub mod conformance;
 
+mod any;
 mod clock;
 #[cfg(feature = "embedded")]
 mod embedded;
+#[cfg(feature = "fault-injection")]
+mod faulty;
 mod gauges;
 mod limits;
 #[cfg(feature = "memory")]
 mod memory;
 
+pub use any::AnyStore;
 pub use clock::{ManualClock, SystemClock};
 #[cfg(all(feature = "embedded", feature = "fault-injection"))]
 pub use embedded::Faults;
 #[cfg(feature = "embedded")]
 pub use embedded::{EmbeddedStore, Health, NoObserver, OpenError, Options, StoreObserver};
+#[cfg(feature = "fault-injection")]
+pub use faulty::{Fault, FaultyStore, On};
 pub use limits::{Limits, random_secret};
 #[cfg(feature = "memory")]
 pub use memory::MemoryStore;

@@ -3,12 +3,10 @@
 use std::sync::Arc;
 
 use hapax_core::secret::Secret;
-use hapax_core::time::Timestamp;
 use hapax_store::conformance;
 use hapax_store::{EmbeddedStore, Limits, ManualClock, MemoryStore, Options};
 
-/// The instant at which the tests' clocks start: some time in 2023.
-pub(crate) const START: Timestamp = Timestamp::from_millis(1_700_000_000_000);
+use crate::support::START;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_memory_store_keeps_the_contract() {

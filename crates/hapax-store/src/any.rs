@@ -1,0 +1,84 @@
+//! The stores behind one type, chosen once at start-up.
+
+use hapax_core::key::RecordKey;
+use hapax_core::record::{ClaimId, Held, Record};
+use hapax_core::secret::Secret;
+use hapax_core::store::{
+    Cursor, Durability, Filter, Insert, Page, Stats, Store, StoreError, Swept, Write,
+};
+use hapax_core::time::Timestamp;
+
+#[cfg(feature = "embedded")]
+use crate::embedded::EmbeddedStore;
+#[cfg(feature = "memory")]
+use crate::memory::MemoryStore;
+
+/// The store that the configuration names.
+#[derive(Debug)]
+pub enum AnyStore {
+    /// In memory.
+    #[cfg(feature = "memory")]
+    Memory(MemoryStore),
+    /// In a directory of a local disk.
+    #[cfg(feature = "embedded")]
+    Embedded(EmbeddedStore),
+}
+
+macro_rules! on_each {
+    ($any:expr, $store:ident => $call:expr) => {
+        match $any {
+            #[cfg(feature = "memory")]
+            AnyStore::Memory($store) => $call,
+            #[cfg(feature = "embedded")]
+            AnyStore::Embedded($store) => $call,
+        }
+    };
+}
+
+impl Store for AnyStore {
+    async fn insert(&self, key: &RecordKey, record: &Record) -> Result<Insert, StoreError> {
+        on_each!(self, store => store.insert(key, record).await)
+    }
+
+    async fn replace(
+        &self,
+        key: &RecordKey,
+        expected: ClaimId,
+        record: &Record,
+    ) -> Result<Write, StoreError> {
+        on_each!(self, store => store.replace(key, expected, record).await)
+    }
+
+    async fn remove(&self, key: &RecordKey, expected: ClaimId) -> Result<Write, StoreError> {
+        on_each!(self, store => store.remove(key, expected).await)
+    }
+
+    async fn read(&self, key: &RecordKey) -> Result<(Option<Held>, Timestamp), StoreError> {
+        on_each!(self, store => store.read(key).await)
+    }
+
+    async fn sweep(&self, limit: usize) -> Result<Swept, StoreError> {
+        on_each!(self, store => store.sweep(limit).await)
+    }
+
+    async fn list(
+        &self,
+        filter: &Filter,
+        after: Option<Cursor>,
+        limit: usize,
+    ) -> Result<Page, StoreError> {
+        on_each!(self, store => store.list(filter, after, limit).await)
+    }
+
+    async fn stats(&self) -> Result<Stats, StoreError> {
+        on_each!(self, store => store.stats().await)
+    }
+
+    fn secret(&self) -> &Secret {
+        on_each!(self, store => store.secret())
+    }
+
+    fn durability(&self) -> Durability {
+        on_each!(self, store => store.durability())
+    }
+}

@@ -1,0 +1,1 @@
+//! kill -9 and power cuts: nothing acknowledged is lost.

@@ -1,0 +1,138 @@
+//! Flipped bits: every acknowledged record is returned right, or somebody is told.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use hapax_core::store::{Store, StoreError};
+use hapax_store::EmbeddedStore;
+use hapax_store::conformance::sample;
+
+use crate::support::{Random, answer, campaign, claim, complete, open};
+
+const RECORDS: u64 = 300;
+
+fn files(folder: &Path, found: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("a folder") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            files(&path, found);
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort_unstable();
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).expect("a folder");
+    let mut found = Vec::new();
+    files(from, &mut found);
+    for path in found {
+        let target = to.join(path.strip_prefix(from).expect("it lies in there"));
+        fs::create_dir_all(target.parent().expect("a parent")).expect("a folder");
+        // Only the bytes: a journal is a hole of 64 MiB.
+        let bytes = fs::read(&path).expect("a file");
+        let used = bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
+        let file = fs::File::create(&target).expect("a file");
+        file.write_all_at(&bytes[..used], 0).expect("it fits");
+        file.set_len(bytes.len() as u64).expect("it fits");
+    }
+}
+
+/// A closed store with records in tables and in journals.
+async fn make(path: &Path) {
+    for part in 0..3 {
+        let mut options = crate::support::options(&std::sync::Arc::new(
+            hapax_store::ManualClock::new(crate::support::START),
+        ));
+        // The first part is written out to tables, the last stays in the journal.
+        options.memtable_bytes = if part == 0 { 16 << 10 } else { 32 << 20 };
+        let store = EmbeddedStore::open(path, options).expect("a store");
+        for number in part * 100..(part + 1) * 100 {
+            claim(&store, number).await;
+            if number % 10 != 9 {
+                complete(&store, number).await;
+            }
+        }
+        store.close();
+    }
+}
+
+/// What is wrong with what a damaged store says of record `number`.
+async fn verdict(store: &EmbeddedStore, number: u64) -> Option<String> {
+    match store.read(&sample::key(number)).await {
+        Ok((None, _)) => Some(format!("record {number} is absent")),
+        Ok((Some(held), _)) => {
+            let is_right = if number % 10 == 9 {
+                held.record.claim == sample::claim_id(number)
+                    && held.record.state.response().is_none()
+            } else {
+                held.record == answer(number)
+            };
+            (!is_right).then(|| format!("record {number} differs: {held:?}"))
+        }
+        Err(StoreError::Damaged { .. } | StoreError::Refused { .. }) => None,
+        Err(error) => Some(format!("record {number}: {error}")),
+    }
+}
+
+#[tokio::test]
+async fn no_flipped_bit_makes_an_acknowledged_record_absent_or_different() {
+    let pristine = tempfile::tempdir().expect("a temporary directory");
+    make(pristine.path()).await;
+    let mut found = Vec::new();
+    files(pristine.path(), &mut found);
+    let seed = std::env::var("HAPAX_SEED").map_or(1, |seed| seed.parse().expect("a number"));
+    let (mut loud, mut wrong) = (0, Vec::new());
+    for flip in 0..200 * campaign() {
+        let seed = seed + flip;
+        let mut random = Random(seed);
+        let work = tempfile::tempdir().expect("a temporary directory");
+        copy(pristine.path(), work.path());
+        // Every file alike, and of a journal only what is written.
+        let victim = &found[random.below(found.len() as u64) as usize];
+        let name = victim
+            .strip_prefix(pristine.path())
+            .expect("it lies in there");
+        let mut bytes = fs::read(victim).expect("a file");
+        let used = bytes
+            .iter()
+            .rposition(|byte| *byte != 0)
+            .map_or(0, |last| last + 1);
+        if used == 0 || name.ends_with("LOCK") || name.ends_with("lock") {
+            continue;
+        }
+        let at = random.below(used as u64) as usize;
+        let bit = random.below(8);
+        bytes[at] ^= 1 << bit;
+        let file = fs::OpenOptions::new()
+            .write(true)
+            .open(work.path().join(name));
+        let file = file.expect("a file");
+        file.write_all_at(&bytes[at..=at], at as u64)
+            .expect("it fits");
+        let place = format!("seed {seed}: {} byte {at} bit {bit}", name.display());
+        match open(work.path()) {
+            Err(_) => loud += 1,
+            Ok(store) => {
+                for number in 0..RECORDS {
+                    if let Some(what) = verdict(&store, number).await {
+                        wrong.push(format!("{place}: {what}"));
+                        break;
+                    }
+                }
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "{} wrong:\n{}",
+        wrong.len(),
+        wrong.join("\n")
+    );
+    assert!(loud > 0, "some flips keep a store from opening");
+}

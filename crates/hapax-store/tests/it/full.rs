@@ -1,0 +1,53 @@
+//! Full stores refuse new claims and keep what lives.
+
+use std::sync::Arc;
+
+use hapax_core::store::{Insert, Store, StoreError};
+use hapax_store::conformance::sample;
+use hapax_store::{EmbeddedStore, Limits, ManualClock, MemoryStore, random_secret};
+
+use crate::support::{START, claim, complete, options, read};
+
+async fn check_full(store: &impl Store) {
+    for number in 0..10 {
+        claim(store, number).await;
+    }
+    let insert = store
+        .insert(&sample::key(10), &sample::outstanding(10))
+        .await;
+    assert!(matches!(insert, Err(StoreError::Full { .. })), "{insert:?}");
+    assert_eq!(
+        read(store, 10).await,
+        None,
+        "it was refused before the claim"
+    );
+    let insert = store
+        .insert(&sample::key(3), &sample::outstanding(11))
+        .await;
+    assert!(matches!(insert, Ok(Insert::Occupied { .. })), "{insert:?}");
+    complete(store, 3).await;
+    let removed = store.remove(&sample::key(4), sample::claim_id(4)).await;
+    removed.expect("a full store still settles");
+    claim(store, 10).await;
+}
+
+const TEN_RECORDS: Limits = Limits {
+    max_records: 10,
+    max_bytes: 0,
+};
+
+#[tokio::test]
+async fn a_full_memory_store_refuses_claims_and_settles_the_rest() {
+    let clock = Arc::new(ManualClock::new(START));
+    let store = MemoryStore::new(clock, TEN_RECORDS, random_secret().expect("randomness"));
+    check_full(&store).await;
+}
+
+#[tokio::test]
+async fn a_full_embedded_store_refuses_claims_and_settles_the_rest() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let mut options = options(&Arc::new(ManualClock::new(START)));
+    options.limits = TEN_RECORDS;
+    let store = EmbeddedStore::open(directory.path(), options).expect("a new store");
+    check_full(&store).await;
+}
