@@ -46,6 +46,7 @@ impl Clock for SystemClock {
 /// stands before it (somebody set the machine back between two runs), this clock starts at
 /// the floor and runs on from there: a clock that stood still until the machine catches up
 /// would let no lease end, and one that went back would let retention begin anew.
+#[cfg(feature = "embedded")]
 #[derive(Debug)]
 pub(crate) struct Monotonic<C> {
     inner: C,
@@ -53,6 +54,7 @@ pub(crate) struct Monotonic<C> {
     shown_ms: AtomicU64,
 }
 
+#[cfg(feature = "embedded")]
 impl<C: AsRef<dyn Clock> + Send + Sync + 'static> Monotonic<C> {
     /// Wraps `inner`, raised to `floor`.
     pub(crate) fn new(inner: C, floor: Timestamp) -> Self {
@@ -67,6 +69,7 @@ impl<C: AsRef<dyn Clock> + Send + Sync + 'static> Monotonic<C> {
     }
 }
 
+#[cfg(feature = "embedded")]
 impl<C: AsRef<dyn Clock> + Send + Sync + 'static> Clock for Monotonic<C> {
     fn now(&self) -> Timestamp {
         let now = self.inner.as_ref().now().as_millis();
@@ -104,9 +107,11 @@ impl Clock for ManualClock {
 }
 
 /// Measures how long work takes, for metrics; never an instant that anything is judged by.
+#[cfg(feature = "embedded")]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stopwatch(Instant);
 
+#[cfg(feature = "embedded")]
 impl Stopwatch {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads clocks")]
     pub(crate) fn start() -> Self {
@@ -122,7 +127,7 @@ fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "embedded"))]
 mod tests {
     use std::sync::Arc;
 

@@ -50,6 +50,7 @@ impl Gauges {
     }
 
     /// Up to `limit` unknown records whose retention is over at `now`.
+    #[cfg(feature = "embedded")]
     pub(crate) fn expired_unknown(&self, now: Timestamp, limit: usize) -> Vec<RecordKey> {
         self.unknown
             .keys()

@@ -45,7 +45,10 @@ pub(super) enum Operation {
 enum Answer {
     Insert(Reply<Insert>, Insert),
     Write(Reply<Write>, Write),
-    Read(Reply<(Option<Held>, Timestamp)>, (Option<Held>, Timestamp)),
+    Read(
+        Reply<(Option<Held>, Timestamp)>,
+        Box<(Option<Held>, Timestamp)>,
+    ),
     Sweep(Reply<usize>, usize),
 }
 
@@ -66,7 +69,7 @@ enum Found {
     /// A record of the `open` table, known without reading it.
     Open(OpenRecord),
     /// A record that has been read.
-    Read(Held),
+    Read(Box<Held>),
 }
 
 impl Found {
@@ -134,7 +137,9 @@ impl Writer {
             }
             Operation::Read(key, reply) => {
                 let read = self.read(key);
-                self.answer(reply, read, Answer::Read);
+                self.answer(reply, read, |reply, read| {
+                    Answer::Read(reply, Box::new(read))
+                });
             }
             Operation::Sweep(limit, reply) => {
                 let removed = self.sweep(limit);
@@ -234,7 +239,7 @@ impl Writer {
         if let Some(staged) = self.staged.get(key) {
             let held = staged.value.as_ref().map(|(held, _)| held);
             let live = held.filter(|held| !held.is_expired(now));
-            return Ok(live.cloned().map_or(Found::Vacant, Found::Read));
+            return Ok(live.map_or(Found::Vacant, |held| Found::Read(Box::new(held.clone()))));
         }
         {
             let index = self.shared.index();
@@ -252,7 +257,7 @@ impl Writer {
         }
         let settled = self.shared.settled(key)?;
         let live = settled.filter(|held| !held.is_expired(now));
-        Ok(live.map_or(Found::Vacant, Found::Read))
+        Ok(live.map_or(Found::Vacant, |held| Found::Read(Box::new(held))))
     }
 
     fn stage(&mut self, key: RecordKey, held: Option<Held>) -> Result<(), StoreError> {
@@ -386,7 +391,7 @@ impl Answer {
         match self {
             Self::Insert(reply, insert) => drop(reply.send(Ok(insert))),
             Self::Write(reply, write) => drop(reply.send(Ok(write))),
-            Self::Read(reply, read) => drop(reply.send(Ok(read))),
+            Self::Read(reply, read) => drop(reply.send(Ok(*read))),
             Self::Sweep(reply, removed) => drop(reply.send(Ok(removed))),
         }
     }
@@ -418,7 +423,7 @@ impl Shared {
     /// The whole record of what was found under `key`.
     fn load(&self, key: &RecordKey, found: Found) -> Result<Held, StoreError> {
         match found {
-            Found::Read(held) => Ok(held),
+            Found::Read(held) => Ok(*held),
             Found::Open(_) | Found::Vacant => self.open_record(key),
         }
     }
