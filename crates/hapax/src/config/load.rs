@@ -77,21 +77,28 @@ pub(crate) fn load(sources: Sources) -> Result<Loaded, ConfigError> {
         None => Some(PathBuf::from(DEFAULT_FILE)).filter(|path| path.exists()),
     };
     let source = file.as_deref().map(read_file).transpose()?;
-    let mut findings = Findings::new(source.as_ref());
-    let (settings, environment);
-    {
-        let mut raw = Raw::parse(&mut findings);
-        environment = readable(&sources.environment, &mut findings);
-        overlay_environment(&mut raw, &environment, &mut findings);
-        overlay_flags(&mut raw, &sources.flags, &mut findings);
-        settings = resolve(&mut raw, &mut findings);
-    }
+    let (settings, warnings) = interpret(source.as_ref(), &sources.environment, &sources.flags)?;
     Ok(Loaded {
-        warnings: findings.finish()?,
         settings,
+        warnings,
         file,
         sources,
     })
+}
+
+/// Settings and warnings of a text, an environment and flags.
+pub(super) fn interpret(
+    source: Option<&SourceText>,
+    environment: &[(OsString, OsString)],
+    flags: &Flags,
+) -> Result<(Settings, Vec<Diagnostic>), ConfigError> {
+    let mut findings = Findings::new(source);
+    let environment = readable(environment, &mut findings);
+    let mut raw = Raw::parse(&mut findings);
+    overlay_environment(&mut raw, &environment, &mut findings);
+    overlay_flags(&mut raw, flags, &mut findings);
+    let settings = resolve(&mut raw, &mut findings);
+    Ok((settings, findings.finish()?))
 }
 
 fn read_file(path: &Path) -> Result<SourceText, ConfigError> {

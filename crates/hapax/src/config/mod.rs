@@ -16,6 +16,8 @@ mod pattern;
 mod raw;
 mod resolve;
 mod route;
+#[cfg(test)]
+mod route_tests;
 mod settings;
 mod show;
 #[cfg(test)]
