@@ -200,10 +200,7 @@ fn lists(table: &Table<'_>, rules: &Rules, findings: &mut Findings<'_>) {
             .iter()
             .find(|method| is_never_keyed(&method.0))
         {
-            findings.error(
-                &at,
-                format!("{method} is never keyed: it passes through (P1)"),
-            );
+            findings.error(&at, format!("{method} is never keyed: it passes through"));
         }
     }
     if rules.key_from.is_empty() && table.contains_key("key_from") {
@@ -274,7 +271,7 @@ pub(crate) fn route(
         .filter(|method| is_never_keyed(method));
     for name in ["key", "key_from", "key_syntax", "methods"] {
         if let (Some(method), Some(entry)) = (safe, raw.rules.get(name)) {
-            let message = format!("`{name}` has no meaning here: {method} is never keyed (P1)");
+            let message = format!("`{name}` has no meaning here: {method} is never keyed");
             findings.error(&entry.at(), message);
         }
     }

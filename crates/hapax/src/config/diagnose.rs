@@ -192,8 +192,9 @@ impl SourceText {
         let shown = blot_out(&cut_secret(line.trim_end_matches('\r'), at));
         let lead = text.get(line_start..start).unwrap_or_default();
         let marked = text.get(start..end.min(line_end)).unwrap_or_default();
-        let column = lead.chars().count() + 1;
-        let room = shown.chars().count().saturating_sub(column - 1);
+        let length = shown.chars().count();
+        let column = (lead.chars().count() + 1).min(length + 1);
+        let room = length.saturating_sub(column - 1);
         Excerpt {
             path: self.path.clone(),
             line: before.matches('\n').count() + 1,
@@ -214,18 +215,45 @@ fn floor_boundary(text: &str, offset: usize) -> usize {
 
 /// Drops the value from a line whose name is not one of ours: it may be anything.
 fn cut_secret(line: &str, at: &At) -> String {
-    let Some((name, _)) = line.split_once('=') else {
+    let Some((name, value)) = line.split_once('=') else {
         return line.to_owned();
     };
+    let word = name.trim().rsplit('.').next().unwrap_or_default();
+    let is_word = word
+        .bytes()
+        .all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
     let is_shown = match at {
-        At::Value(_) => true,
-        At::Syntax(_) => names::is_setting(name.trim()),
+        // A line within a list has no name.
+        At::Value(_) => !is_word || names::is_setting(word),
+        At::Syntax(_) => names::is_setting(word),
         At::Name(_) | At::Environment(_) | At::Flag(_) | At::Nowhere => false,
     };
     match is_shown {
+        // The names within an inline table are not looked at: any of them may be unknown.
+        true if value.trim_start().starts_with('{') => format!("{name}={}", blot_texts(value)),
         true => line.to_owned(),
         false => format!("{name}= …"),
     }
+}
+
+/// Replaces what stands in quotes by stars, one for one.
+fn blot_texts(value: &str) -> String {
+    let mut open = None;
+    value
+        .chars()
+        .map(|c| match (open, c) {
+            (None, '"' | '\'') => {
+                open = Some(c);
+                c
+            }
+            (Some(quote), _) if c == quote => {
+                open = None;
+                c
+            }
+            (Some(_), _) => '*',
+            (None, _) => c,
+        })
+        .collect()
 }
 
 /// Replaces user and password of every URL in the line by stars, one for one, so that columns

@@ -104,7 +104,7 @@ impl Default for Server {
 }
 
 /// Caps on what waits and what runs. Beyond a cap a request is refused before it claims its key.
-/// All counts; 0 in a `per` setting means that there is no such cap.
+/// All counts; 0 in a `per` setting means that there is no such cap. Restart to change them.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Limits {
@@ -159,7 +159,7 @@ impl Default for Admin {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Store {
-    /// Which store. Restart to change it.
+    /// Which store. The default needs nothing else. Restart to change it.
     pub(crate) kind: StoreKind,
     /// The directory of the embedded store, relative to the working directory; made when it does
     /// not exist. One process at a time. Restart to change it.
@@ -197,7 +197,7 @@ impl Default for Store {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum StoreKind {
-    /// In a directory of this machine; durable. The default: it needs nothing else.
+    /// In a directory of this machine; durable.
     Embedded,
     /// In this process only. A restart forgets every key: for trying out and for tests.
     Memory,
@@ -401,7 +401,8 @@ pub(crate) struct Telemetry {
     /// Which log lines are written to standard error: `error`, `warn`, `info`, `debug`, `trace`,
     /// `off`, or `module=level` pairs with commas. Keys and contents never are.
     pub(crate) log: LogFilter,
-    /// How they are written.
+    /// How log lines are written. The default suits both a terminal and a log collector. Restart
+    /// to change it.
     pub(crate) log_format: LogFormat,
 }
 

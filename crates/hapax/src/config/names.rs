@@ -88,7 +88,7 @@ pub(crate) fn read<'a, 's: 'a, S: Section>(
 
 /// Whether any section has a setting of this name.
 pub(crate) fn is_setting(name: &str) -> bool {
-    section_with(name).is_some() || name == "match"
+    section_with(name).is_some() || matches!(name, "match" | "cert_file" | "key_file")
 }
 
 /// The message for a name that `section` does not have.
@@ -171,7 +171,14 @@ impl Fault {
                     listed.join(", ")
                 )
             }
-            _ => format!("`{name}`: {}", error.message()),
+            _ => {
+                let message = error.message();
+                let message = message.replace("expected u32", "expected a whole number");
+                format!(
+                    "`{name}`: {}",
+                    message.replace("expected u64", "expected a whole number")
+                )
+            }
         };
         Self {
             message,

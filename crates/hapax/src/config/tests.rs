@@ -440,3 +440,73 @@ fn a_huge_file_is_refused_unread() {
     };
     assert!(matches!(load(sources), Err(ConfigError::TooLarge { .. })));
 }
+
+#[test]
+fn the_documentation_of_a_setting_says_when_it_needs_a_restart() {
+    let source = r#"
+        [server]
+        listen = "127.0.0.1:1"
+        upstream = "http://a"
+        upstream_ca_file = "a"
+        upstream_timeout = "1s"
+        connect_timeout = "1s"
+        drain_timeout = "1s"
+        trusted_proxies = ["10.0.0.0/8"]
+        tls = { cert_file = "a", key_file = "b" }
+        head_timeout = "1s"
+        body_timeout = "1s"
+        idle_timeout = "1s"
+        answer_timeout = "1s"
+        max_connections = 1
+        max_head = "4KiB"
+        [admin]
+        listen = "127.0.0.1:2"
+        [store]
+        kind = "memory"
+        path = "a"
+        max_bytes = 1
+        max_records = 1
+        min_free_disk = 1
+        operation_timeout = "1s"
+        [telemetry]
+        log = "warn"
+        log_format = "json"
+    "#;
+    let changes = text("")
+        .unwrap()
+        .0
+        .restart_only_changes(&text(source).unwrap().0);
+    for section in SECTIONS
+        .iter()
+        .filter(|section| !["limits", "defaults"].contains(section))
+    {
+        for (name, schema) in settings_of(section) {
+            assert!(
+                source.contains(&format!(" {name} = ")),
+                "{section}.{name} is not changed"
+            );
+            let about = schema["description"].as_str().unwrap().replace('\n', " ");
+            let name = format!("{section}.{name}");
+            let says = about.contains("Restart to change it");
+            assert_eq!(says, changes.contains(&name.as_str()), "{name}");
+        }
+    }
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_file_makes_the_reader_panic(
+        parts in proptest::collection::vec(
+            proptest::sample::select(vec![
+                "[server]\n", "[defaults]\n", "[[route]]\n", "[store]\n", "[x]\n", "listen", "match",
+                "scope", "tls", " = ", "\"POST /a/{b}\"", "\"http://u:p@h\"", "\"", "'", "{", "}",
+                "[", "]", "é", "\n", "\r\n", "\t", "#", "0", "-1", "\"\"\"", "=", ".", ",", "://", "@",
+            ]),
+            0..24,
+        ),
+    ) {
+        let shown = text(&parts.concat()).map_err(|error| error.to_string());
+        // The file's only secret is `u:p`.
+        proptest::prop_assert!(!shown.is_err_and(|error| error.contains("//u:p@")));
+    }
+}
