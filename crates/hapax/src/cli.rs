@@ -245,13 +245,10 @@ fn validate(file: Option<PathBuf>, strict: bool) -> Result<Exit, Failure> {
     if strict && warnings > 0 {
         return Ok(Exit::Configuration);
     }
-    let mut text = format!(
-        "{}: ok, {} routes",
-        name.display(),
-        loaded.settings.routes.iter().count() - 1
-    );
+    let routes = loaded.settings.routes.iter().skip(1).count();
+    let mut text = format!("{}: ok; routes: {routes}", name.display());
     if warnings > 0 {
-        let _ = write!(text, ", {warnings} warnings");
+        let _ = write!(text, "; warnings: {warnings}");
     }
     text.push('\n');
     print(&text)
