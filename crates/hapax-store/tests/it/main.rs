@@ -15,5 +15,6 @@ mod crash;
 mod damage;
 mod full;
 mod image;
+mod model;
 mod restart;
 mod support;
