@@ -6,8 +6,8 @@
 //! bit could so take records away without a word. This pass checks what the engine does not:
 //! that our batch numbers follow one another without a gap through all journals, that sequence
 //! numbers grow and are at least what the writer saw when it built the batch, and that a
-//! journal that was sealed has nothing but padding behind its last batch. (Item bytes are the
-//! engine's to check: it refuses to open on a wrong checksum.)
+//! journal that was sealed has nothing but padding behind its last batch. It checks the batches'
+//! checksums too, which the engine also does, but only after it has acted on what they cover.
 //!
 //! It reads fjall's format 3. A release that changes it fails loudly here, in every test that
 //! opens a store twice.
@@ -15,12 +15,14 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use xxhash_rust::xxh3::xxh3_64;
+
 /// Tags and sizes of fjall's journal entries.
 const TAG_START: u8 = 1;
 const TAG_ITEM: u8 = 2;
 const TAG_END: u8 = 3;
 const TAG_CLEAR: u8 = 4;
-const MAGIC_LEN: usize = 4;
+const END_MAGIC: &[u8] = b"FJL\x03";
 
 /// The key under which each batch carries [`BatchInfo`]. Not 16 bytes long, so no record's.
 pub(super) const BATCH_KEY: &[u8] = b"hapax.batch";
@@ -71,6 +73,8 @@ pub(super) enum JournalError {
     },
     #[error("{0} has a batch whose sequence number is out of order")]
     Order(PathBuf),
+    #[error("{0} has a batch that does not fit its checksum")]
+    Checksum(PathBuf),
     #[error("acknowledged batches {0} to {1} are missing from the journal")]
     Lost(u64, u64),
 }
@@ -83,8 +87,16 @@ pub(super) fn check(folder: &Path, witness: u64) -> Result<(), JournalError> {
         let bytes = fs::read(path).map_err(|error| JournalError::Io(path.clone(), error))?;
         let mut reader = Reader { bytes: &bytes };
         let mut rest = reader.bytes;
-        while let Some((seqno, info)) = next_batch(&mut reader) {
+        while let Some(batch) = next_batch(&mut reader) {
+            let Batch {
+                seqno,
+                info,
+                is_intact,
+            } = batch;
             rest = reader.bytes;
+            if !is_intact {
+                return Err(JournalError::Checksum(path.clone()));
+            }
             if last_seqno.is_some_and(|last_seqno| seqno <= last_seqno) {
                 return Err(JournalError::Order(path.clone()));
             }
@@ -137,15 +149,22 @@ fn journals(folder: &Path) -> Result<Vec<PathBuf>, JournalError> {
     Ok(numbered.into_iter().map(|(_, path)| path).collect())
 }
 
-/// Reads one whole batch: its sequence number and what it says about itself. `None` at the
-/// end, or where the bytes are no batch.
-fn next_batch(reader: &mut Reader<'_>) -> Option<(u64, Option<BatchInfo>)> {
+struct Batch {
+    seqno: u64,
+    /// What it says about itself; the engine has batches of its own that say nothing.
+    info: Option<BatchInfo>,
+    is_intact: bool,
+}
+
+/// Reads one whole batch. `None` at the end, or where the bytes are no batch.
+fn next_batch(reader: &mut Reader<'_>) -> Option<Batch> {
     if reader.u8()? != TAG_START {
         return None;
     }
     let items = reader.u32()?;
     let seqno = reader.u64()?;
     let mut info = None;
+    let from = reader.bytes;
     for _ in 0..items {
         match reader.u8()? {
             TAG_ITEM => {
@@ -168,11 +187,19 @@ fn next_batch(reader: &mut Reader<'_>) -> Option<(u64, Option<BatchInfo>)> {
             _ => return None,
         }
     }
+    let covered = from.get(..from.len() - reader.bytes.len())?;
     if reader.u8()? != TAG_END {
         return None;
     }
-    reader.take(8 + MAGIC_LEN)?;
-    Some((seqno, info))
+    let checksum = reader.u64()?;
+    if reader.take(END_MAGIC.len())? != END_MAGIC {
+        return None;
+    }
+    Some(Batch {
+        seqno,
+        info,
+        is_intact: xxh3_64(covered) == checksum,
+    })
 }
 
 struct Reader<'a> {

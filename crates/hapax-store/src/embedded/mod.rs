@@ -2,6 +2,7 @@
 //!
 //! - `directory`: the files around the engine: lock, format, secret,
 //! - `journal`: looks through the engine's journals before the engine may repair them,
+//! - `manifest`: checks which files make up the engine's tables,
 //! - `witness`: what had been acknowledged when the previous process ended,
 //! - `engine`: the engine, set up for this load, and the filter that drops what has expired,
 //! - `value`: the bytes of a record as they are stored,
@@ -13,6 +14,7 @@ mod directory;
 mod engine;
 mod index;
 mod journal;
+mod manifest;
 mod open;
 mod options;
 mod space;

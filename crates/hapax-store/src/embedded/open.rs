@@ -16,6 +16,7 @@ use super::directory::Directory;
 use super::engine::{Engine, FilterClock};
 use super::index::{Index, OpenRecord};
 use super::journal::{self, BATCH_KEY, BatchInfo};
+use super::manifest;
 use super::options::Options;
 use super::value;
 use crate::clock::Monotonic;
@@ -156,10 +157,12 @@ fn open_engine(
     } else if !directory.is_new && !data.join("version").exists() {
         return Err(OpenError::damaged("the engine's files are missing"));
     } else if is_there {
-        journal::check(&data, witness).map_err(|error| OpenError::Damaged {
+        let damaged = |error: Box<dyn std::error::Error + Send + Sync>| OpenError::Damaged {
             what: error.to_string(),
-            source: Some(Box::new(error)),
-        })?;
+            source: Some(error),
+        };
+        manifest::check(&data).map_err(|error| damaged(error.into()))?;
+        journal::check(&data, witness).map_err(|error| damaged(error.into()))?;
     }
     // The engine asserts some of what it reads from disk: for us a panic of its own while it
     // opens is one more way of saying that the files are damaged.
