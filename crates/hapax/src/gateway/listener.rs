@@ -105,10 +105,11 @@ where
     let settings = Arc::new(settings);
     let mut tasks = JoinSet::new();
     let mut open: HashMap<Id, Arc<ConnectionState>> = HashMap::new();
-    let mut asked = pin!(shutdown.wait_for(|down| *down));
+    // A sender that is gone asks too: nobody could ask any more.
+    let mut asked = pin!(async move { drop(shutdown.wait_for(|down| *down).await) });
     loop {
         tokio::select! {
-            _ = &mut asked => break,
+            () = &mut asked => break,
             Some(ended) = tasks.join_next_with_id() => forget(&mut open, ended),
             accepted = listener.accept(), if open.len() < settings.max_connections => match accepted {
                 Ok((stream, peer)) => {
@@ -255,29 +256,22 @@ where
     let io = TokioIo::new(wire);
     let ended = if protocol == Some(Protocol::Http2) {
         let mut connection = pin!(http2_builder(settings).serve_connection(io, service));
-        drive(
-            &state,
-            connection.as_mut(),
-            |mut connection, cx| connection.as_mut().poll(cx),
-            |connection| {
+        drive(&state, |cx, order| {
+            if order == Order::Close {
                 connection.as_mut().graceful_shutdown();
-            },
-        )
+            }
+            connection.as_mut().poll(cx)
+        })
         .await
     } else {
-        let mut connection = pin!(
-            http1_builder()
-                .serve_connection(io, service)
-                .with_upgrades()
-        );
-        drive(
-            &state,
-            connection.as_mut(),
-            |mut connection, cx| connection.as_mut().poll(cx),
-            |connection| {
+        let connection = http1_builder().serve_connection(io, service);
+        let mut connection = pin!(connection.with_upgrades());
+        drive(&state, |cx, order| {
+            if order == Order::Close {
                 connection.as_mut().graceful_shutdown();
-            },
-        )
+            }
+            connection.as_mut().poll(cx)
+        })
         .await
     };
     if let Err(error) = ended {
@@ -285,20 +279,27 @@ where
     }
 }
 
-/// Polls a connection to its end, telling it once when it shall end.
-async fn drive<C>(
+/// What a connection is to do when it is polled.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order {
+    Continue,
+    Close,
+}
+
+/// Polls a connection to its end, telling it once when it shall close.
+async fn drive(
     state: &ConnectionState,
-    mut connection: C,
-    poll: impl Fn(&mut C, &mut Context<'_>) -> Poll<hyper::Result<()>>,
-    close: impl Fn(&mut C),
+    mut poll: impl FnMut(&mut Context<'_>, Order) -> Poll<hyper::Result<()>>,
 ) -> hyper::Result<()> {
     let mut told = false;
     poll_fn(|cx| {
-        if !told && state.poll_closing(cx) {
+        let order = if !told && state.poll_closing(cx) {
             told = true;
-            close(&mut connection);
-        }
-        poll(&mut connection, cx)
+            Order::Close
+        } else {
+            Order::Continue
+        };
+        poll(cx, order)
     })
     .await
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::VecDeque,
+    fmt,
     future::{Future, poll_fn},
     pin::{Pin, pin},
     sync::{
@@ -295,13 +296,16 @@ where
     /// The connection that was used last, if it is still good.
     fn take_idle(&self) -> Option<Box<Lane<B>>> {
         loop {
-            let (since, mut lane) = self.lock().lanes.pop_back()?;
+            let mut idle = self.lock();
+            let (since, mut lane) = idle.lanes.pop_back()?;
             if since.elapsed() >= self.idle_timeout {
-                // All others are older.
-                let expired = std::mem::take(&mut self.lock().lanes);
+                // All others are older. They are closed after the lock is let go.
+                let expired = std::mem::take(&mut idle.lanes);
+                drop(idle);
                 drop(expired);
                 return None;
             }
+            drop(idle);
             if lane.is_idle() {
                 return Some(lane);
             }
@@ -350,12 +354,10 @@ where
 
     /// Drops connections that are expired or closed; whether any is left.
     fn prune(&self) -> bool {
-        let mut lanes = std::mem::take(&mut self.lock().lanes);
-        lanes.retain_mut(|(since, lane)| since.elapsed() < self.idle_timeout && lane.is_idle());
         let mut idle = self.lock();
-        // What came back meanwhile is younger.
-        lanes.append(&mut idle.lanes);
-        idle.lanes = lanes;
+        // Polling an idle connection costs a system call only if its socket has something to tell.
+        idle.lanes
+            .retain_mut(|(since, lane)| since.elapsed() < self.idle_timeout && lane.is_idle());
         idle.swept = !idle.lanes.is_empty();
         idle.swept
     }
@@ -403,6 +405,18 @@ where
             home.put(lane);
         }
         self.permit = None;
+    }
+}
+
+impl<B> fmt::Debug for PooledBody<B>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PooledBody")
+            .field("incoming", &self.incoming)
+            .finish_non_exhaustive()
     }
 }
 
