@@ -93,8 +93,14 @@ pub(super) fn check(folder: &Path, witness: u64) -> Result<(), JournalError> {
                 info,
                 is_intact,
             } = batch;
-            rest = reader.bytes;
+            let before = std::mem::replace(&mut rest, reader.bytes);
             if !is_intact {
+                let is_last = position + 1 == paths.len() && next_batch(&mut reader).is_none();
+                // Pages reach the disk in any order: a whole batch with a hole in it is one that
+                // the power cut off, as long as no acknowledged batch can be it or follow it.
+                if is_last && last.is_none_or(|last| last >= witness) {
+                    return cut(path, bytes.len() - before.len());
+                }
                 return Err(JournalError::Checksum(path.clone()));
             }
             if last_seqno.is_some_and(|last_seqno| seqno <= last_seqno) {
@@ -131,6 +137,17 @@ pub(super) fn check(folder: &Path, witness: u64) -> Result<(), JournalError> {
         }
     }
     Ok(())
+}
+
+/// Cuts a torn batch off: the engine does so where the tear shows in the structure, and will
+/// not open where it shows in the checksum only.
+fn cut(path: &Path, len: usize) -> Result<(), JournalError> {
+    let file = fs::OpenOptions::new().write(true).open(path);
+    file.and_then(|file| {
+        file.set_len(len as u64)?;
+        file.sync_all()
+    })
+    .map_err(|error| JournalError::Io(path.to_owned(), error))
 }
 
 /// The journals in `folder`, oldest first.

@@ -5,8 +5,8 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use hapax_core::store::{Store, StoreError};
-use hapax_store::EmbeddedStore;
 use hapax_store::conformance::sample;
+use hapax_store::{EmbeddedStore, OpenError};
 
 use crate::support::{Random, answer, campaign, claim, complete, open};
 
@@ -135,4 +135,53 @@ async fn no_flipped_bit_makes_an_acknowledged_record_absent_or_different() {
         wrong.join("\n")
     );
     assert!(loud > 0, "some flips keep a store from opening");
+}
+
+/// A store whose last batch has a hole, with a witness that knows of that batch or does not.
+async fn open_with_torn_end(
+    path: &Path,
+    is_acknowledged: bool,
+) -> Result<EmbeddedStore, OpenError> {
+    let store = open(path).expect("a new store");
+    claim(&store, 1).await;
+    complete(&store, 1).await;
+    let witness = path.join("WITNESS");
+    let before = fs::read(&witness).expect("a witness");
+    claim(&store, 2).await;
+    store.close();
+    if !is_acknowledged {
+        fs::write(&witness, before).expect("it fits");
+    }
+    let journal = path.join("data/0.jnl");
+    let bytes = fs::read(&journal).expect("a journal");
+    let route = b"POST /orders";
+    let at = bytes
+        .windows(route.len())
+        .rposition(|window| window == route);
+    let file = fs::OpenOptions::new()
+        .write(true)
+        .open(&journal)
+        .expect("a journal");
+    let at = at.expect("the last claim") as u64;
+    file.write_all_at(&[0; 4], at).expect("it fits");
+    open(path)
+}
+
+#[tokio::test]
+async fn a_torn_batch_that_nobody_was_told_of_is_cut_off() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let store = open_with_torn_end(directory.path(), false)
+        .await
+        .expect("a power cut leaves this");
+    assert_eq!(verdict(&store, 1).await, None);
+    claim(&store, 2).await;
+}
+
+#[tokio::test]
+async fn a_torn_batch_that_was_acknowledged_is_damage() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let error = open_with_torn_end(directory.path(), true)
+        .await
+        .expect_err("it was acknowledged");
+    assert!(matches!(error, OpenError::Damaged { .. }), "{error}");
 }
