@@ -349,3 +349,33 @@ fn parse_length(value: &[u8]) -> Result<u64, Refusal> {
         _ => Err(Refusal::LengthInvalid),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{Method, Uri};
+
+    use super::*;
+
+    #[test]
+    fn what_a_request_line_may_have_is_what_hyper_takes() {
+        for byte in 0x21..0x7f_u8 {
+            let shown = char::from(byte);
+            for target in [format!("/a{shown}41"), format!("/a?b{shown}41")] {
+                let line = format!("GET {target} HTTP/1.1");
+                if Head::default().line(line.as_bytes()).is_ok() {
+                    let uri: Uri = target.parse().unwrap();
+                    assert_eq!(uri.to_string(), target);
+                }
+            }
+            let line = format!("A{shown} / HTTP/1.1");
+            if Head::default().line(line.as_bytes()).is_ok() {
+                assert!(
+                    Method::from_bytes(format!("A{shown}").as_bytes()).is_ok(),
+                    "{shown}"
+                );
+            }
+        }
+        let longest = format!("/{}", "a".repeat(65_500));
+        assert!(longest.parse::<Uri>().is_ok());
+    }
+}

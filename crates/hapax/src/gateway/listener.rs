@@ -35,7 +35,6 @@ use tracing::{debug, warn};
 use super::{
     connection::{ConnectionState, PeerAddr, Scheme, Tagged},
     framing::{Framing, Preface, Protocol},
-    head::MAX_FIELDS,
     wire::{Deadlines, Wire},
 };
 
@@ -307,10 +306,7 @@ async fn drive(
 fn http1_builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     // The wire keeps the deadlines, so hyper needs no timer. A client may close its side and still gets its answer.
-    builder
-        .half_close(true)
-        .pipeline_flush(true)
-        .max_headers(MAX_FIELDS);
+    builder.half_close(true).pipeline_flush(true);
     builder
 }
 

@@ -76,6 +76,7 @@ struct Lane<B: Body + 'static> {
 }
 
 /// What does a connection's work.
+#[expect(clippy::large_enum_variant, reason = "a lane is boxed, and nearly every driver is plain")]
 enum Driver<B: Body + 'static> {
     Plain(http1::Connection<TokioIo<Socket>, B>),
     /// Hands the socket over after an answer 101. hyper does not let its type be named; it is rare enough to box.
