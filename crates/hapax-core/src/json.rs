@@ -496,7 +496,7 @@ mod tests {
                     prop_assert_eq!(canonical(&form), Ok(form));
                 }
                 Err(NotJson) => prop_assert!(
-                    theirs.is_err() || text.matches("\"a\"").count() > 1,
+                    theirs.is_err() || ["\"a\"", "\"b\"", "\"c\""].iter().any(|name| text.matches(name).count() > 1),
                     "only twins may be refused by us alone: {}", text
                 ),
             }

@@ -1,0 +1,194 @@
+//! The life of one attempt: an [`Input`] goes in, the next [`Step`] comes out.
+//!
+//! A driver performs each step and reports what came of it; it decides nothing. Time is the
+//! time since the attempt arrived, told by the driver; instants come from the store.
+//!
+//! ```text
+//! Claiming ─ claimed ─▶ Executing ─ answered ─▶ Settling ─ written ─▶ Replying ─▶ Done
+//!    │  ▲                  │  ▲ heartbeat          │ a write failed: reply, then try on
+//!    │  └─ waited ─┐       │  └─ Renewing          ▼
+//!    └─ in progress: Waiting └─ timed out: reply "unknown", keep waiting for a late answer
+//! ```
+//!
+//! Invariants (each has a test):
+//! - `Execute` is only said when the claim is durable, or when the route fails open or observes.
+//! - Every write names the claim it was made under; settling gives the record a fresh claim id
+//!   (the *seal*), so that a write that was decided on the outstanding record cannot hit the
+//!   settled one.
+//! - Each attempt says `Reply` exactly once.
+
+mod claim;
+mod execution;
+mod machine;
+mod reply;
+mod settlement;
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{HeaderMap, StatusCode};
+
+use crate::event::Outcome;
+use crate::fingerprint::Fingerprint;
+use crate::key::RecordKey;
+use crate::policy::Policy;
+use crate::problem::Problem;
+use crate::record::{ClaimId, Content, Held, Record, StoredResponse};
+use crate::scope::ScopeId;
+use crate::settle::{IdempotencyStatus, Settlement};
+use crate::store::{Insert, StoreError, Write};
+use crate::time::Timestamp;
+
+pub use machine::{Attempt, Tell};
+
+/// What an attempt is about. Randomness comes in here.
+#[derive(Debug, Clone)]
+pub struct Ticket {
+    /// Which record.
+    pub key: RecordKey,
+    /// Who sent it.
+    pub scope: ScopeId,
+    /// What it asks for.
+    pub fingerprint: Fingerprint,
+    /// The route's rules.
+    pub policy: Arc<Policy>,
+    /// The route's name.
+    pub route: Arc<str>,
+    /// A fresh claim id, for the claim.
+    pub claim: ClaimId,
+    /// Another fresh claim id, for the settled record.
+    pub seal: ClaimId,
+    /// The request's `traceparent`.
+    pub trace: Option<String>,
+}
+
+/// What the driver does next.
+#[derive(Debug)]
+pub enum Step {
+    /// `Store::insert`; report [`Input::Inserted`].
+    Insert(Record),
+    /// `Store::replace`; report [`Input::Written`].
+    Replace {
+        /// The claim that must still hold the key.
+        expected: ClaimId,
+        /// What to write.
+        record: Record,
+    },
+    /// `Store::remove`; report [`Input::Written`].
+    Remove {
+        /// The claim that must still hold the key.
+        expected: ClaimId,
+    },
+    /// `Store::read`; report [`Input::Found`].
+    Read,
+    /// Wait until the key may have changed, at most this long; report [`Input::Waited`] or
+    /// [`Input::WaitRefused`].
+    Wait(Duration),
+    /// Let this much time pass; report [`Input::Waited`].
+    Pause(Duration),
+    /// Send the request to the upstream, once; then as [`Step::Await`].
+    Execute(Execution),
+    /// Go on waiting for the upstream; report whichever comes first of [`Input::Answered`],
+    /// [`Input::Failed`], [`Input::HeartbeatDue`], [`Input::TimedOut`].
+    Await,
+    /// Answer the client; report [`Input::Replied`].
+    Reply(Reply),
+    /// The attempt is over.
+    Done,
+}
+
+/// How to send a request to the upstream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Execution {
+    /// The how-manieth time the operation is sent (`Hapax-Attempt`).
+    pub attempt: u32,
+    /// When to report [`Input::HeartbeatDue`], again and again; `None` when no claim is held.
+    pub heartbeat: Option<Duration>,
+}
+
+/// What came of a step.
+#[derive(Debug)]
+pub enum Input {
+    /// The attempt starts.
+    Begin,
+    /// What `Store::insert` said.
+    Inserted(Result<Insert, StoreError>),
+    /// What `Store::replace` or `Store::remove` said.
+    Written(Result<Write, StoreError>),
+    /// What `Store::read` said.
+    Found(Result<(Option<Held>, Timestamp), StoreError>),
+    /// The wait or pause is over.
+    Waited,
+    /// Too many are waiting already.
+    WaitRefused,
+    /// The upstream answered.
+    Answered(UpstreamAnswer),
+    /// The upstream failed.
+    Failed(UpstreamFailure),
+    /// The lease wants renewing.
+    HeartbeatDue,
+    /// The route's `upstream_timeout` has passed since the request was sent.
+    TimedOut,
+    /// The client has its answer, or has left.
+    Replied,
+}
+
+/// The upstream's answer, as far as a record keeps it.
+#[derive(Debug)]
+pub struct UpstreamAnswer {
+    /// The status.
+    pub status: StatusCode,
+    /// What the answer means.
+    pub settlement: Settlement,
+    /// The fields that are kept (see [`stored_headers`](crate::settle::stored_headers)).
+    pub headers: HeaderMap,
+    /// The content, if it was small enough and whole.
+    pub content: Content,
+}
+
+/// How the upstream failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum UpstreamFailure {
+    /// Certainly before any byte of the request was sent (P21).
+    NotSent {
+        /// Whether that was a connect time-out.
+        timed_out: bool,
+    },
+    /// Anything later (P22).
+    AfterDispatch,
+}
+
+/// The answer to the client.
+#[derive(Debug)]
+pub struct Reply {
+    /// What to send.
+    pub content: ReplyContent,
+    /// `Idempotency-Status`, where the answer has one.
+    pub status: Option<IdempotencyStatus>,
+    /// `Idempotency-Expires`, where the answer has one.
+    pub expires: Option<Timestamp>,
+    /// What became of the request.
+    pub outcome: Outcome,
+    /// How often the operation has been sent, where that is known.
+    pub attempt: Option<u32>,
+    /// How old the record is that the answer comes from.
+    pub age: Option<Duration>,
+}
+
+/// What to send to the client.
+#[derive(Debug)]
+pub enum ReplyContent {
+    /// The upstream's answer of this very attempt.
+    Upstream,
+    /// A stored answer (see [`replay`](crate::settle::replay)).
+    Stored(StoredResponse),
+    /// A problem of ours.
+    Problem(Problem),
+    /// A mismatch; the driver, which still has the request, names the difference to `first`.
+    Mismatch {
+        /// The fingerprint of the first request.
+        first: Fingerprint,
+    },
+}
