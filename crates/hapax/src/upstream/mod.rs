@@ -6,6 +6,7 @@
 mod connect;
 mod error;
 mod pool;
+mod relay;
 
 pub(crate) use connect::{TlsRoots, UpstreamSettings, UpstreamSetupError};
 pub(crate) use error::{BrokenAnswer, ConnectError, UpstreamError};

@@ -30,10 +30,14 @@ use tower_service::Service;
 use super::{
     connect::{Connector, Socket, UpstreamSettings, UpstreamSetupError},
     error::{BrokenAnswer, ConnectError, UpstreamError},
+    relay::Relay,
 };
 
 /// Bytes of an answer's head; as much as we take from clients.
 const MAX_ANSWER_HEAD: usize = 64 * 1024;
+
+/// Turns in a row before other tasks have theirs; two are the rule.
+const MAX_TURNS: u32 = 8;
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -71,12 +75,18 @@ struct Idle<B: Body + 'static> {
 struct Lane<B: Body + 'static> {
     sender: SendRequest<B>,
     driver: Option<Driver<B>>,
+    relay: Arc<Relay>,
+    /// The relay as the driver sees it.
+    waker: Waker,
     /// Whether a byte was written since it was last cleared.
     wrote: Arc<AtomicBool>,
 }
 
 /// What does a connection's work.
-#[expect(clippy::large_enum_variant, reason = "a lane is boxed, and nearly every driver is plain")]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "a lane is boxed, and nearly every driver is plain"
+)]
 enum Driver<B: Body + 'static> {
     Plain(http1::Connection<TokioIo<Socket>, B>),
     /// Hands the socket over after an answer 101. hyper does not let its type be named; it is rare enough to box.
@@ -221,12 +231,8 @@ where
 {
     lane.wrote.store(false, Ordering::Relaxed);
     let mut answer = pin!(lane.sender.try_send_request(request));
-    let result = poll_fn(|cx| {
-        // The driver first: it notices a closed connection before it takes the request, and hands it back.
-        lane.drive(cx);
-        answer.as_mut().poll(cx)
-    })
-    .await;
+    // In a turn the driver goes first: it notices a closed connection before it takes the request, and hands it back.
+    let result = poll_fn(|cx| lane.turn(cx, || answer.as_mut().poll(&mut quiet()))).await;
     match result {
         Ok(response) => {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -260,6 +266,11 @@ where
     }
 }
 
+/// A context that wakes nobody.
+fn quiet() -> Context<'static> {
+    Context::from_waker(Waker::noop())
+}
+
 impl<B> Lane<B>
 where
     B: Body<Data = Bytes> + Send + 'static,
@@ -278,9 +289,33 @@ where
         polled.is_pending()
     }
 
+    /// Asks `result` without driving. What that wakes in the driver is seen to by the next turn.
+    fn listen<T>(&mut self, cx: &Context<'_>, result: impl FnOnce() -> Poll<T>) -> Poll<T> {
+        self.relay.enter(cx.waker());
+        let polled = result();
+        self.relay.leave();
+        polled
+    }
+
+    /// Drives and asks `result`, which only the driver can make ready, until neither has anything to do.
+    fn turn<T>(&mut self, cx: &Context<'_>, mut result: impl FnMut() -> Poll<T>) -> Poll<T> {
+        for _ in 0..MAX_TURNS {
+            self.relay.enter(cx.waker());
+            let waker = self.waker.clone();
+            self.drive(&mut Context::from_waker(&waker));
+            let polled = result();
+            let woken = self.relay.leave();
+            if polled.is_ready() || !woken {
+                return polled;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
     /// Whether the connection can take a request, after it has done what it can do now.
     fn is_idle(&mut self) -> bool {
-        self.drive(&mut Context::from_waker(Waker::noop())) && self.sender.is_ready()
+        self.drive(&mut quiet()) && self.sender.is_ready()
     }
 }
 
@@ -328,9 +363,13 @@ where
             Wants::Http => Driver::Plain(connection),
             Wants::Upgrade => Driver::Upgradeable(Box::pin(connection.with_upgrades())),
         };
+        let relay = Arc::new(Relay::default());
+        let waker = Waker::from(Arc::clone(&relay));
         Ok(Box::new(Lane {
             sender,
             driver: Some(driver),
+            relay,
+            waker,
             wrote: transport.wrote,
         }))
     }
@@ -434,13 +473,15 @@ where
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
         let this = self.get_mut();
-        let mut polled = Pin::new(&mut this.incoming).poll_frame(cx);
-        if polled.is_pending()
-            && let Some(lane) = &mut this.lane
-        {
-            lane.drive(cx);
-            polled = Pin::new(&mut this.incoming).poll_frame(cx);
-        }
+        let incoming = &mut this.incoming;
+        let mut frame = || Pin::new(&mut *incoming).poll_frame(&mut quiet());
+        let polled = match &mut this.lane {
+            None => frame(),
+            Some(lane) => match lane.listen(cx, &mut frame) {
+                Poll::Pending => lane.turn(cx, frame),
+                ready => ready,
+            },
+        };
         match &polled {
             Poll::Ready(Some(Err(_))) => {
                 this.lane = None;
