@@ -46,6 +46,8 @@ pub enum ProblemKind {
     OutcomeUnknown,
     /// The upstream failed under a request that hapax does not protect.
     UpstreamFailed,
+    /// The upstream did not answer a request in time that hapax does not protect.
+    UpstreamTimeout,
     /// The store cannot be asked, is full, or the record is damaged (P17, P36).
     StoreUnavailable,
     /// Too many operations are under way.
@@ -63,7 +65,7 @@ enum Retry {
 
 impl ProblemKind {
     /// Every kind.
-    pub const ALL: [Self; 17] = [
+    pub const ALL: [Self; 18] = [
         Self::KeyMissing,
         Self::KeyInvalid,
         Self::ScopeMissing,
@@ -79,6 +81,7 @@ impl ProblemKind {
         Self::UpstreamConnectTimeout,
         Self::OutcomeUnknown,
         Self::UpstreamFailed,
+        Self::UpstreamTimeout,
         Self::StoreUnavailable,
         Self::Overloaded,
     ];
@@ -178,6 +181,12 @@ impl ProblemKind {
                 Retry::No,
                 "The upstream failed",
             ),
+            Self::UpstreamTimeout => (
+                "upstream-failed",
+                S::GATEWAY_TIMEOUT,
+                Retry::No,
+                "The upstream did not answer in time",
+            ),
             Self::StoreUnavailable => (
                 "store-unavailable",
                 S::SERVICE_UNAVAILABLE,
@@ -218,6 +227,7 @@ impl ProblemKind {
         match self {
             Self::UpstreamUnreachable => Some("destination_unavailable"),
             Self::UpstreamConnectTimeout => Some("connection_timeout"),
+            Self::UpstreamTimeout => Some("http_response_timeout"),
             Self::OutcomeUnknown | Self::UpstreamFailed => Some("http_response_incomplete"),
             _ => None,
         }
@@ -233,6 +243,7 @@ pub struct Problem {
     pub detail: Cow<'static, str>,
     /// Seconds after which a retry makes sense, where the kind has such a thing.
     retry_after: Option<u64>,
+    is_retryable: bool,
 }
 
 impl Problem {
@@ -246,6 +257,17 @@ impl Problem {
             kind,
             detail: detail.into(),
             retry_after,
+            is_retryable: kind.is_retryable(),
+        }
+    }
+
+    /// Says that this request may be repeated although the kind in general may not: its method
+    /// is idempotent (RFC 9110 section 9.2.2).
+    #[must_use]
+    pub fn retryable(self) -> Self {
+        Self {
+            is_retryable: true,
+            ..self
         }
     }
 
@@ -262,7 +284,7 @@ impl Problem {
         body.push_str(&format!(",\"title\":{}", member(title)));
         body.push_str(&format!(",\"status\":{}", status.as_u16()));
         body.push_str(&format!(",\"detail\":{}", member(&self.detail)));
-        body.push_str(&format!(",\"retryable\":{}", self.kind.is_retryable()));
+        body.push_str(&format!(",\"retryable\":{}", self.is_retryable));
         if let Some(seconds) = self.retry_after {
             body.push_str(&format!(",\"retry_after\":{seconds}"));
         }

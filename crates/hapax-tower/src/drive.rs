@@ -1,0 +1,421 @@
+//! Performs the steps of one attempt, in a task of its own. Decides nothing.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT_ENCODING, ORIGIN};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http_body::Body;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tower_service::Service;
+
+use hapax_core::attempt::{
+    Attempt, Execution, Input, Reply, ReplyContent, Step, UpstreamAnswer, UpstreamFailure,
+};
+use hapax_core::event::{Answered, Event, StoreOperation};
+use hapax_core::fingerprint::{Fingerprint, Subject};
+use hapax_core::policy::{KeySource, Mode, UpstreamKey};
+use hapax_core::problem::{Problem, ProblemKind};
+use hapax_core::record::Content;
+use hapax_core::settle;
+use hapax_core::store::{Store, StoreError};
+
+use crate::body::{BoxError, RequestBody, ResponseBody};
+use crate::coding;
+use crate::exchange::{Exchange, Kept, exchange, pipe};
+use crate::layer::{Routed, Shared};
+use crate::service::Place;
+
+/// An answer that has not come this long after the client was told that the outcome is unknown
+/// is no longer waited for; the record stays unknown.
+const LATE_ANSWER_LIMIT: Duration = Duration::from_secs(15 * 60);
+/// A waiting duplicate looks again at least this often: the first attempt may be on another
+/// node, or its end may have slipped in between looking and waiting.
+const LOOK_AGAIN: Duration = Duration::from_millis(250);
+
+type Call<R> = Pin<Box<dyn Future<Output = Result<Exchange<R>, UpstreamFailure>> + Send>>;
+
+/// What an attempt needs to know of its request, besides the request itself.
+pub(crate) struct Asked {
+    pub(crate) method: Method,
+    pub(crate) target: String,
+    pub(crate) headers: HeaderMap,
+    pub(crate) content: Bytes,
+    pub(crate) key_as_received: HeaderValue,
+    pub(crate) derived_key: Option<HeaderValue>,
+}
+
+pub(crate) struct Drive<S, I, B, R> {
+    pub(crate) shared: Arc<Shared<S>>,
+    pub(crate) routed: Routed,
+    pub(crate) inner: Option<I>,
+    pub(crate) request: Option<Request<RequestBody<B>>>,
+    pub(crate) asked: Asked,
+    pub(crate) started: Instant,
+    pub(crate) reply_to: Option<oneshot::Sender<Response<ResponseBody<R>>>>,
+    pub(crate) call: Option<Call<R>>,
+    pub(crate) answer: Option<Exchange<R>>,
+    pub(crate) heartbeat: Option<Duration>,
+    pub(crate) next_heartbeat: Option<Instant>,
+    pub(crate) times_out_at: Option<Instant>,
+    pub(crate) has_timed_out: bool,
+    pub(crate) dispatched_at: Option<Instant>,
+    pub(crate) upstream_took: Option<Duration>,
+    /// Held until the attempt is over: what is under way is bounded.
+    pub(crate) _place: Place,
+}
+
+impl<S, I, B, R> Drive<S, I, B, R>
+where
+    S: Store,
+    I: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+    I::Error: Into<BoxError>,
+    I::Future: Send,
+    B: Send + 'static,
+    R: Body<Data = Bytes> + Send + Unpin + 'static,
+    R::Error: Into<BoxError>,
+{
+    pub(crate) async fn run(mut self, mut attempt: Attempt) {
+        let mut input = Input::Begin;
+        loop {
+            let observer = Arc::clone(&self.shared.observer);
+            let step = attempt.advance(input, self.started.elapsed(), &mut |event| {
+                observer.observe(&event)
+            });
+            if matches!(step, Step::Done) {
+                return;
+            }
+            input = self.perform(step, &attempt).await;
+        }
+    }
+
+    async fn perform(&mut self, step: Step, attempt: &Attempt) -> Input {
+        let shared = Arc::clone(&self.shared);
+        let store = &shared.store;
+        let key = &attempt.ticket().key;
+        match step {
+            Step::Insert(record) => Input::Inserted(
+                timed(&shared, StoreOperation::Insert, store.insert(key, &record)).await,
+            ),
+            Step::Replace { expected, record } => {
+                let replacing = store.replace(key, expected, &record);
+                let written = timed(&shared, StoreOperation::Replace, replacing).await;
+                shared.waiters.wake(key);
+                Input::Written(written)
+            }
+            Step::Remove { expected } => {
+                let removing = store.remove(key, expected);
+                let written = timed(&shared, StoreOperation::Remove, removing).await;
+                shared.waiters.wake(key);
+                Input::Written(written)
+            }
+            Step::Read => Input::Found(timed(&shared, StoreOperation::Read, store.read(key)).await),
+            Step::Wait(up_to) => {
+                let scope = attempt.ticket().scope;
+                match shared
+                    .waiters
+                    .wait(*key, scope, up_to.min(look_again(attempt)))
+                    .await
+                {
+                    Ok(()) => Input::Waited,
+                    Err(_) => Input::WaitRefused,
+                }
+            }
+            Step::Pause(pause) => {
+                sleep(pause).await;
+                Input::Waited
+            }
+            Step::Execute(execution) => {
+                self.dispatch(execution);
+                self.upstream_event().await
+            }
+            Step::Await => self.upstream_event().await,
+            Step::Reply(reply) => {
+                self.reply(reply, attempt);
+                Input::Replied
+            }
+            // The loop ends before it asks for this.
+            Step::Done => Input::Replied,
+        }
+    }
+
+    fn dispatch(&mut self, execution: Execution) {
+        // Both are there: `Execute` is said once an attempt.
+        let (Some(inner), Some(mut request)) = (self.inner.take(), self.request.take()) else {
+            return;
+        };
+        self.prepare(request.headers_mut(), execution.attempt);
+        let policy = &self.routed.policy;
+        // A route that only observes changes nothing, so its answers go straight through.
+        let max_stored = if policy.mode == Mode::Observe {
+            0
+        } else {
+            policy.max_stored_response
+        };
+        let now = Instant::now();
+        self.call = Some(Box::pin(exchange(inner, request, max_stored)));
+        self.dispatched_at = Some(now);
+        self.heartbeat = execution.heartbeat;
+        self.next_heartbeat = execution.heartbeat.map(|every| now + every);
+        self.times_out_at = Some(now + policy.upstream_timeout);
+    }
+
+    /// What the upstream's copy of the request says besides what the client said (P26, P30).
+    fn prepare(&self, headers: &mut HeaderMap, attempt: u32) {
+        headers.insert(settle::HAPAX_ATTEMPT, HeaderValue::from(attempt));
+        headers.remove(settle::HAPAX_OUTCOME);
+        if self.routed.policy.mode == Mode::Observe {
+            return;
+        }
+        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if let (UpstreamKey::Derive, Some(derived)) =
+            (self.routed.policy.upstream_key, &self.asked.derived_key)
+        {
+            for source in &self.routed.policy.key_from {
+                if let KeySource::Header(name) = source
+                    && headers.contains_key(name)
+                {
+                    headers.insert(name, derived.clone());
+                }
+            }
+        }
+    }
+
+    /// Whatever comes first: the answer, the next heartbeat, or the end of patience.
+    async fn upstream_event(&mut self) -> Input {
+        let Some(call) = self.call.as_mut() else {
+            return Input::Failed(UpstreamFailure::AfterDispatch);
+        };
+        let wake_at = [self.next_heartbeat, self.times_out_at]
+            .into_iter()
+            .flatten()
+            .min();
+        let ended = match wake_at {
+            None => Some(call.await),
+            Some(wake_at) => tokio::select! {
+                biased;
+                ended = call => Some(ended),
+                () = sleep_until(wake_at) => None,
+            },
+        };
+        match ended {
+            Some(ended) => self.upstream_ended(ended),
+            None if self.times_out_at.is_some_and(|at| at <= Instant::now()) => self.out_of_time(),
+            None => {
+                self.next_heartbeat = self.heartbeat.map(|every| Instant::now() + every);
+                Input::HeartbeatDue
+            }
+        }
+    }
+
+    fn out_of_time(&mut self) -> Input {
+        if self.has_timed_out {
+            self.call = None;
+            return Input::Failed(UpstreamFailure::AfterDispatch);
+        }
+        self.has_timed_out = true;
+        self.next_heartbeat = None;
+        self.times_out_at = Some(Instant::now() + LATE_ANSWER_LIMIT);
+        Input::TimedOut
+    }
+
+    fn upstream_ended(&mut self, ended: Result<Exchange<R>, UpstreamFailure>) -> Input {
+        self.call = None;
+        let took = self
+            .dispatched_at
+            .map(|at| at.elapsed())
+            .unwrap_or_default();
+        self.upstream_took = Some(took);
+        self.shared.observer.observe(&Event::UpstreamCalled {
+            route: &self.routed.name,
+            took,
+        });
+        match ended {
+            Err(failure) => Input::Failed(failure),
+            Ok(exchange) => {
+                let answer = UpstreamAnswer {
+                    status: exchange.parts.status,
+                    settlement: exchange.settlement,
+                    headers: settle::stored_headers(&exchange.parts.headers),
+                    content: match &exchange.content {
+                        Kept::Whole(content) => Content::Stored(content.clone()),
+                        Kept::Part(..) => Content::Withheld,
+                    },
+                };
+                self.answer = Some(exchange);
+                Input::Answered(answer)
+            }
+        }
+    }
+
+    fn reply(&mut self, mut reply: Reply, attempt: &Attempt) {
+        let mut response = self.response_for(&mut reply, attempt);
+        let headers = response.headers_mut();
+        settle::annotate(
+            headers,
+            &self.asked.key_as_received,
+            reply.status,
+            reply.expires,
+        );
+        let record = attempt.ticket().key;
+        let trace = attempt.ticket().trace.as_deref();
+        self.shared.observer.observe(&Event::Answered(Answered {
+            route: &self.routed.name,
+            method: &self.asked.method,
+            status: response.status(),
+            outcome: reply.outcome,
+            record: Some(record),
+            attempt: reply.attempt,
+            age: reply.age,
+            upstream: self.upstream_took,
+            total: self.started.elapsed(),
+            trace_id: trace.and_then(trace_id),
+        }));
+        let sent = self
+            .reply_to
+            .take()
+            .is_some_and(|to| to.send(response).is_ok());
+        if !sent {
+            self.shared.observer.observe(&Event::ClientGone { record });
+        }
+    }
+
+    fn response_for(&mut self, reply: &mut Reply, attempt: &Attempt) -> Response<ResponseBody<R>> {
+        // An answer that is not sent is still read to its end: the upstream is not cut off.
+        let upstream = self.answer.take().map(|exchange| {
+            let content = match exchange.content {
+                Kept::Whole(content) => ResponseBody::full(content),
+                Kept::Part(read, rest) => pipe(read, rest, self.routed.policy.upstream_timeout),
+            };
+            Response::from_parts(exchange.parts, content)
+        });
+        let made = match &reply.content {
+            ReplyContent::Upstream => match upstream {
+                Some(response) => return response,
+                // Said only after an answer; whatever happened, it is not known.
+                None => unknown_problem().response(),
+            },
+            ReplyContent::Stored(stored) => match self.replay(stored) {
+                Ok(response) => response,
+                Err(problem) => {
+                    reply.status = None;
+                    problem.response()
+                }
+            },
+            ReplyContent::Problem(problem) => problem.response(),
+            ReplyContent::Mismatch { first } => self.mismatch(first, attempt).response(),
+        };
+        made.map(ResponseBody::full)
+    }
+
+    fn replay(
+        &self,
+        stored: &hapax_core::record::StoredResponse,
+    ) -> Result<Response<Bytes>, Problem> {
+        let response = settle::replay(stored, &self.asked.headers)?;
+        coding::fit_to_retry(response, &self.asked.headers).map_err(|_| {
+            Problem::new(
+                ProblemKind::ResponseUnavailable,
+                "The operation ran once; its answer is stored in a content coding that this \
+                 request does not accept.",
+            )
+        })
+    }
+
+    fn mismatch(&self, first: &Fingerprint, attempt: &Attempt) -> Problem {
+        let subject = Subject {
+            method: &self.asked.method,
+            target: &self.asked.target,
+            headers: &self.asked.headers,
+            content: &self.asked.content,
+        };
+        let policy = &attempt.ticket().policy;
+        let names = first.differences(&self.shared.keys, policy, &subject);
+        let what = if names.is_empty() {
+            "content".to_owned()
+        } else {
+            names.join(", ")
+        };
+        let detail = format!(
+            "The first request with this key was another one; this one differs in: {what}. Use a \
+             new key for a new operation."
+        );
+        Problem::new(ProblemKind::KeyReused, detail)
+    }
+}
+
+/// Bounds an operation of the store in time and tells how it went.
+async fn timed<S, T>(
+    shared: &Shared<S>,
+    operation: StoreOperation,
+    work: impl Future<Output = Result<T, StoreError>>,
+) -> Result<T, StoreError> {
+    let started = Instant::now();
+    let result = timeout(shared.options.store_timeout, work)
+        .await
+        .unwrap_or_else(|_| {
+            let reason = "the operation took too long";
+            Err(StoreError::Uncertain {
+                reason,
+                source: None,
+            })
+        });
+    let (took, error) = (started.elapsed(), result.as_ref().err());
+    shared.observer.observe(&Event::StoreCalled {
+        operation,
+        took,
+        error,
+    });
+    result
+}
+
+fn unknown_problem() -> Problem {
+    Problem::new(
+        ProblemKind::OutcomeUnknown,
+        "The outcome of the operation is not known.",
+    )
+}
+
+/// Spreads the looks of many waiters, by the randomness that each attempt already has.
+fn look_again(attempt: &Attempt) -> Duration {
+    let jitter = attempt
+        .ticket()
+        .claim
+        .as_bytes()
+        .first()
+        .copied()
+        .unwrap_or_default();
+    LOOK_AGAIN + Duration::from_millis(u64::from(jitter) / 4)
+}
+
+/// The trace id of a `traceparent` (W3C Trace Context).
+pub(crate) fn trace_id(traceparent: &str) -> Option<&str> {
+    traceparent.split('-').nth(1).filter(|id| id.len() == 32)
+}
+
+/// The fields that judging a request needs after it has been sent on.
+pub(crate) fn fields_to_keep(headers: &HeaderMap, counted: &[HeaderName]) -> HeaderMap {
+    use http::header::{CONTENT_ENCODING, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
+    let always = [
+        ORIGIN,
+        ACCEPT_ENCODING,
+        CONTENT_TYPE,
+        CONTENT_ENCODING,
+        IF_MATCH,
+        IF_NONE_MATCH,
+    ];
+    let mut kept = HeaderMap::new();
+    for name in always.iter().chain(counted) {
+        if kept.contains_key(name) {
+            continue;
+        }
+        for value in headers.get_all(name) {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    kept
+}

@@ -1,0 +1,617 @@
+//! A request's way in: which are keyed, what is refused before the store is touched, and the
+//! start of the attempt's own task.
+
+use std::collections::HashMap;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_HEADERS,
+    CONTENT_LENGTH, UPGRADE,
+};
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http_body::Body;
+use tokio::sync::oneshot;
+use tokio::time::{Instant, timeout};
+use tower_service::Service;
+
+use hapax_core::attempt::{Attempt, Ticket};
+use hapax_core::event::{Answered, Event, Outcome};
+use hapax_core::fingerprint::{Fingerprint, Subject};
+use hapax_core::key::{KeyError, RecordKey, derived_upstream_key};
+use hapax_core::policy::{Anonymous, KeyRequirement, Mode, UpstreamKey};
+use hapax_core::problem::{Problem, ProblemKind};
+use hapax_core::record::ClaimId;
+use hapax_core::scope::{Scope, ScopeId, scope_of};
+use hapax_core::settle;
+use hapax_core::store::Store;
+
+use crate::body::{BoxError, Read, RequestBody, ResponseBody, read_bounded};
+use crate::digest;
+use crate::drive::{Asked, Drive, fields_to_keep, trace_id};
+use crate::exchange::problem_of;
+use crate::identify::{Carried, find_key, needs_body};
+use crate::layer::{Limits, Routed, Shared};
+
+/// The service made by [`HapaxLayer`](crate::HapaxLayer).
+pub struct HapaxService<S, I> {
+    shared: Arc<Shared<S>>,
+    inner: I,
+}
+
+impl<S, I> HapaxService<S, I> {
+    pub(crate) fn new(shared: Arc<Shared<S>>, inner: I) -> Self {
+        Self { shared, inner }
+    }
+}
+
+impl<S, I: Clone> Clone for HapaxService<S, I> {
+    fn clone(&self) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            inner: self.inner.clone(),
+        }
+    }
+}
+
+impl<S, I: std::fmt::Debug> std::fmt::Debug for HapaxService<S, I> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("HapaxService")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
+
+impl<S, I, B, R> Service<Request<B>> for HapaxService<S, I>
+where
+    S: Store,
+    I: Service<Request<RequestBody<B>>, Response = Response<R>> + Clone + Send + 'static,
+    I::Error: Into<BoxError> + Send,
+    I::Future: Send,
+    B: Body<Data = Bytes> + Send + Unpin + 'static,
+    B::Error: Into<BoxError>,
+    R: Body<Data = Bytes> + Send + Unpin + 'static,
+    R::Error: Into<BoxError>,
+{
+    type Response = Response<ResponseBody<R>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        // The clone takes the place of the instance that is ready, as tower asks.
+        let clone = self.inner.clone();
+        let inner = std::mem::replace(&mut self.inner, clone);
+        let shared = Arc::clone(&self.shared);
+        let started = Instant::now();
+        let (parts, body) = request.into_parts();
+        let routed = shared.routing.route(&parts.method, parts.uri.path());
+        let arrival = Arrival {
+            shared,
+            routed,
+            inner,
+            started,
+        };
+        Box::pin(async move {
+            if arrival.routed.policy.covers(&parts.method) {
+                arrival.admit(parts, body).await
+            } else {
+                let body = RequestBody::Streaming { inner: body };
+                arrival
+                    .pass_through(Request::from_parts(parts, body), Outcome::Unkeyed)
+                    .await
+            }
+        })
+    }
+}
+
+/// A request that has arrived, until it is passed through, refused or made an attempt.
+struct Arrival<S, I> {
+    shared: Arc<Shared<S>>,
+    routed: Routed,
+    inner: I,
+    started: Instant,
+}
+
+/// A refusal before the store is touched.
+struct Refusal {
+    problem: Problem,
+    outcome: Outcome,
+}
+
+fn refusal(
+    kind: ProblemKind,
+    detail: impl Into<std::borrow::Cow<'static, str>>,
+    outcome: Outcome,
+) -> Refusal {
+    Refusal {
+        problem: Problem::new(kind, detail),
+        outcome,
+    }
+}
+
+impl<S, I> Arrival<S, I>
+where
+    S: Store,
+{
+    /// The fixed order (section C): limits, key, scope, content, fingerprint, record.
+    async fn admit<B, R>(self, parts: Parts, body: B) -> Result<Response<ResponseBody<R>>, BoxError>
+    where
+        I: Service<Request<RequestBody<B>>, Response = Response<R>> + Clone + Send + 'static,
+        I::Error: Into<BoxError> + Send,
+        I::Future: Send,
+        B: Body<Data = Bytes> + Send + Unpin + 'static,
+        B::Error: Into<BoxError>,
+        R: Body<Data = Bytes> + Send + Unpin + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let carried = find_key(&self.routed, &parts, None);
+        let may_be_in_body = needs_body(&self.routed.policy);
+        let streaming = |body| RequestBody::Streaming { inner: body };
+        if matches!(carried, Ok(None)) && !may_be_in_body {
+            return match self.without_key() {
+                Some(refused) => {
+                    self.refuse(refused, Request::from_parts(parts, streaming(body)))
+                        .await
+                }
+                None => {
+                    let request = Request::from_parts(parts, streaming(body));
+                    self.pass_through(request, Outcome::Unkeyed).await
+                }
+            };
+        }
+        let judged = self.judge_head(&parts, carried);
+        let (carried, scope, place) = match judged {
+            Ok(judged) => judged,
+            Err(refused) => {
+                return self
+                    .refuse(refused, Request::from_parts(parts, streaming(body)))
+                    .await;
+            }
+        };
+        let limit = self.routed.policy.max_body;
+        let content = match read(body, limit, self.shared.options.body_timeout).await {
+            Ok(Read::Whole(content)) => content,
+            Ok(Read::Over(read, rest)) => {
+                let request = RequestBody::Buffered {
+                    read: Some(read),
+                    rest: Some(rest),
+                };
+                let refused = too_large(limit);
+                return self
+                    .refuse(refused, Request::from_parts(parts, request))
+                    .await;
+            }
+            Err(refused) => return Ok(self.answer(&refused, &parts.method)),
+        };
+        let carried = match carried {
+            Some(carried) if !may_be_in_body => Ok(Some(carried)),
+            _ => find_key(&self.routed, &parts, Some(&content)),
+        };
+        let request = |parts| Request::from_parts(parts, RequestBody::full(content.clone()));
+        let carried = match carried.map_err(invalid_key) {
+            Err(refused) => return self.refuse(refused, request(parts)).await,
+            Ok(Some(carried)) => carried,
+            Ok(None) => {
+                return match self.without_key() {
+                    Some(refused) => self.refuse(refused, request(parts)).await,
+                    None => self.pass_through(request(parts), Outcome::Unkeyed).await,
+                };
+            }
+        };
+        if !digest::content_matches(&parts.headers, &content) {
+            let detail =
+                "The content is not the one that Content-Digest names. The key was not used.";
+            let refused = refusal(ProblemKind::DigestMismatch, detail, Outcome::Refused);
+            return self.refuse(refused, request(parts)).await;
+        }
+        self.attempt(parts, content, carried, scope, place).await
+    }
+
+    /// What can be judged before the content is there.
+    fn judge_head(
+        &self,
+        parts: &Parts,
+        carried: Result<Option<Carried>, KeyError>,
+    ) -> Result<(Option<Carried>, Scope, Place), Refusal> {
+        let policy = &self.routed.policy;
+        if parts.headers.contains_key(UPGRADE) {
+            let detail = "A keyed request cannot ask for an upgrade of its connection.";
+            return Err(refusal(
+                ProblemKind::RequestMalformed,
+                detail,
+                Outcome::Refused,
+            ));
+        }
+        let length = parts
+            .headers
+            .get(CONTENT_LENGTH)
+            .and_then(|value| value.to_str().ok());
+        let length = length.and_then(|value| value.parse::<u64>().ok());
+        if length.is_some_and(|length| length > policy.max_body as u64) {
+            return Err(too_large(policy.max_body));
+        }
+        let carried = carried.map_err(invalid_key)?;
+        let scope = scope_of(&self.shared.keys, &policy.scope, &parts.headers);
+        if scope.is_anonymous && policy.anonymous == Anonymous::Refuse {
+            let names: Vec<String> = policy.scope.iter().map(ToString::to_string).collect();
+            let detail = format!("The request has none of: {}.", names.join(", "));
+            return Err(refusal(ProblemKind::ScopeMissing, detail, Outcome::Refused));
+        }
+        let Some(place) = self.shared.places.take(scope.id) else {
+            let detail = "Too many operations are under way. Nothing was executed.";
+            return Err(refusal(ProblemKind::Overloaded, detail, Outcome::Refused));
+        };
+        Ok((carried, scope, place))
+    }
+
+    /// The refusal of a request without a key, where the route needs one (P3).
+    fn without_key(&self) -> Option<Refusal> {
+        (self.routed.policy.key == KeyRequirement::Required).then(|| {
+            let detail = "Send an Idempotency-Key: a value that is new for every operation and the \
+                          same for every attempt at it.";
+            refusal(ProblemKind::KeyMissing, detail, Outcome::KeyMissing)
+        })
+    }
+
+    /// Answers a refusal; on a route that only observes, says so and passes the request through.
+    async fn refuse<B, R>(
+        self,
+        refused: Refusal,
+        request: Request<RequestBody<B>>,
+    ) -> Result<Response<ResponseBody<R>>, BoxError>
+    where
+        I: Service<Request<RequestBody<B>>, Response = Response<R>>,
+        I::Error: Into<BoxError>,
+    {
+        if self.routed.policy.mode == Mode::Observe {
+            let (route, outcome) = (&*self.routed.name, refused.outcome);
+            self.shared
+                .observer
+                .observe(&Event::WouldHave { route, outcome });
+            return self.pass_through(request, Outcome::Observed).await;
+        }
+        Ok(self.answer(&refused, request.method()))
+    }
+
+    fn answer<R>(&self, refused: &Refusal, method: &Method) -> Response<ResponseBody<R>> {
+        let response = refused.problem.response().map(ResponseBody::full);
+        self.tell_answered(method, response.status(), refused.outcome, None);
+        response
+    }
+
+    /// Sends a request on without protection (P1, P3).
+    async fn pass_through<B, R>(
+        mut self,
+        mut request: Request<RequestBody<B>>,
+        outcome: Outcome,
+    ) -> Result<Response<ResponseBody<R>>, BoxError>
+    where
+        I: Service<Request<RequestBody<B>>, Response = Response<R>>,
+        I::Error: Into<BoxError>,
+    {
+        let method = request.method().clone();
+        if !method.is_safe() {
+            // Only hapax says these; a client that sends them would speak for it.
+            request.headers_mut().remove(settle::HAPAX_ATTEMPT);
+            request.headers_mut().remove(settle::HAPAX_OUTCOME);
+        }
+        let preflight = preflight_of(&request);
+        let trace = trace_of(request.headers());
+        let trace = trace.as_deref().and_then(trace_id);
+        match self.inner.call(request).await {
+            Ok(mut response) => {
+                if preflight {
+                    allow_key(response.headers_mut());
+                }
+                self.tell_answered(&method, response.status(), outcome, trace);
+                Ok(response.map(|inner| ResponseBody::Streaming { inner }))
+            }
+            Err(error) => {
+                let error = error.into();
+                let status = problem_of(&error, &method).kind.status();
+                self.tell_answered(&method, status, Outcome::UpstreamError, trace);
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts the attempt in a task of its own and waits for its answer (P18).
+    async fn attempt<B, R>(
+        self,
+        parts: Parts,
+        content: Bytes,
+        carried: Carried,
+        scope: Scope,
+        place: Place,
+    ) -> Result<Response<ResponseBody<R>>, BoxError>
+    where
+        I: Service<Request<RequestBody<B>>, Response = Response<R>> + Clone + Send + 'static,
+        I::Error: Into<BoxError> + Send,
+        I::Future: Send,
+        B: Send + 'static,
+        R: Body<Data = Bytes> + Send + Unpin + 'static,
+        R::Error: Into<BoxError>,
+    {
+        let method = parts.method.clone();
+        let Some((claim, seal)) = claim_ids() else {
+            let detail = "No random numbers are to be had. Nothing was executed.";
+            let refused = refusal(ProblemKind::StoreUnavailable, detail, Outcome::StoreError);
+            return Ok(self.answer(&refused, &method));
+        };
+        let ticket = self.ticket(&parts, &content, &carried, scope.id, (claim, seal));
+        let asked = self.asked(&parts, &content, carried, scope.id);
+        let request = Request::from_parts(parts, RequestBody::full(content));
+        let (reply_to, answer) = oneshot::channel();
+        let drive = Drive {
+            shared: Arc::clone(&self.shared),
+            routed: self.routed.clone(),
+            inner: Some(self.inner.clone()),
+            request: Some(request),
+            asked,
+            started: self.started,
+            reply_to: Some(reply_to),
+            call: None,
+            answer: None,
+            heartbeat: None,
+            next_heartbeat: None,
+            times_out_at: None,
+            has_timed_out: false,
+            dispatched_at: None,
+            upstream_took: None,
+            _place: place,
+        };
+        tokio::spawn(drive.run(Attempt::new(ticket)));
+        Ok(answer.await.unwrap_or_else(|_| {
+            // The task ended without an answer, which it does only by a defect or at the
+            // runtime's shutdown: nothing is known.
+            let detail = "The outcome of the operation is not known.";
+            let refused = refusal(ProblemKind::OutcomeUnknown, detail, Outcome::Unknown);
+            self.answer(&refused, &method)
+        }))
+    }
+
+    fn ticket(
+        &self,
+        parts: &Parts,
+        content: &Bytes,
+        carried: &Carried,
+        scope: ScopeId,
+        (claim, seal): (ClaimId, ClaimId),
+    ) -> Ticket {
+        let policy = Arc::clone(&self.routed.policy);
+        let keys = &self.shared.keys;
+        let subject = Subject {
+            method: &parts.method,
+            target: target_of(parts),
+            headers: &parts.headers,
+            content,
+        };
+        Ticket {
+            key: RecordKey::new(keys, &self.realm(), scope, &carried.key),
+            scope,
+            fingerprint: Fingerprint::of(keys, &policy, &subject),
+            policy,
+            route: Arc::clone(&self.routed.name),
+            claim,
+            seal,
+            trace: trace_of(&parts.headers),
+        }
+    }
+
+    fn asked(&self, parts: &Parts, content: &Bytes, carried: Carried, scope: ScopeId) -> Asked {
+        let policy = &self.routed.policy;
+        let derived_key = (policy.upstream_key == UpstreamKey::Derive).then(|| {
+            let keys = &self.shared.keys;
+            let derived = derived_upstream_key(keys, &self.realm(), scope, &carried.key);
+            HeaderValue::from_str(&format!("\"{derived}\"")).ok()
+        });
+        Asked {
+            method: parts.method.clone(),
+            target: target_of(parts).to_owned(),
+            headers: fields_to_keep(&parts.headers, &policy.fingerprint_headers),
+            content: content.clone(),
+            key_as_received: carried.as_received,
+            derived_key: derived_key.flatten(),
+        }
+    }
+
+    /// Observed records are kept apart: what was only watched must not answer for a route that
+    /// is switched to enforcing later.
+    fn realm(&self) -> std::borrow::Cow<'_, str> {
+        let realm = &self.shared.options.realm;
+        match self.routed.policy.mode {
+            Mode::Observe => format!("observed {realm}").into(),
+            Mode::Off | Mode::Enforce => realm.into(),
+        }
+    }
+
+    fn tell_answered(
+        &self,
+        method: &Method,
+        status: StatusCode,
+        outcome: Outcome,
+        trace_id: Option<&str>,
+    ) {
+        self.shared.observer.observe(&Event::Answered(Answered {
+            route: &self.routed.name,
+            method,
+            status,
+            outcome,
+            record: None,
+            attempt: None,
+            age: None,
+            upstream: None,
+            total: self.started.elapsed(),
+            trace_id,
+        }));
+    }
+}
+
+/// P20: a content that does not arrive in full never reaches the upstream nor uses the key.
+async fn read<B>(body: B, limit: usize, patience: Duration) -> Result<Read<B>, Refusal>
+where
+    B: Body<Data = Bytes> + Unpin,
+    B::Error: Into<BoxError>,
+{
+    let reading = read_bounded(body, limit);
+    match timeout(patience, reading).await {
+        Ok(Ok(read)) => Ok(read),
+        Ok(Err(_)) => {
+            let detail = "The content did not arrive in full. The key was not used.";
+            Err(refusal(
+                ProblemKind::RequestMalformed,
+                detail,
+                Outcome::Refused,
+            ))
+        }
+        Err(_) => {
+            let detail = "The content did not arrive in time. The key was not used.";
+            Err(refusal(
+                ProblemKind::RequestTimeout,
+                detail,
+                Outcome::Refused,
+            ))
+        }
+    }
+}
+
+fn invalid_key(error: KeyError) -> Refusal {
+    let detail = format!("The key was not used: {error}.");
+    refusal(ProblemKind::KeyInvalid, detail, Outcome::KeyInvalid)
+}
+
+fn too_large(limit: usize) -> Refusal {
+    let detail =
+        format!("The content of a keyed request may have {limit} bytes. The key was not used.");
+    refusal(ProblemKind::BodyTooLarge, detail, Outcome::Refused)
+}
+
+fn target_of(parts: &Parts) -> &str {
+    parts
+        .uri
+        .path_and_query()
+        .map_or("/", http::uri::PathAndQuery::as_str)
+}
+
+fn trace_of(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get("traceparent")?.to_str().ok()?;
+    (value.len() <= 64).then(|| value.to_owned())
+}
+
+fn claim_ids() -> Option<(ClaimId, ClaimId)> {
+    let (mut claim, mut seal) = ([0; 16], [0; 16]);
+    getrandom::fill(&mut claim).ok()?;
+    getrandom::fill(&mut seal).ok()?;
+    Some((ClaimId::from_bytes(claim), ClaimId::from_bytes(seal)))
+}
+
+/// Whether this is a CORS preflight that asks for `Idempotency-Key` (P29).
+fn preflight_of<B>(request: &Request<B>) -> bool {
+    *request.method() == Method::OPTIONS
+        && names_key(
+            request
+                .headers()
+                .get_all(ACCESS_CONTROL_REQUEST_HEADERS)
+                .iter(),
+        )
+}
+
+/// Allows the key where the upstream allows the origin.
+fn allow_key(headers: &mut HeaderMap) {
+    let is_allowed = names_key(headers.get_all(ACCESS_CONTROL_ALLOW_HEADERS).iter());
+    if headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) && !is_allowed {
+        headers.append(
+            ACCESS_CONTROL_ALLOW_HEADERS,
+            HeaderValue::from_static("Idempotency-Key"),
+        );
+    }
+}
+
+fn names_key<'a>(values: impl Iterator<Item = &'a HeaderValue>) -> bool {
+    values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .any(|name| name.trim().eq_ignore_ascii_case("idempotency-key"))
+}
+
+/// Keyed requests under way, bounded in all and per scope.
+#[derive(Debug, Clone)]
+pub(crate) struct Places {
+    limits: Limits,
+    taken: Arc<AtomicUsize>,
+    scopes: Arc<Mutex<HashMap<ScopeId, usize>>>,
+}
+
+impl Places {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            taken: Arc::default(),
+            scopes: Arc::default(),
+        }
+    }
+
+    pub(crate) fn taken(&self) -> usize {
+        self.taken.load(Ordering::Relaxed)
+    }
+
+    fn take(&self, scope: ScopeId) -> Option<Place> {
+        let bound = self.limits.outstanding;
+        let count = |taken: usize| (taken < bound).then_some(taken + 1);
+        self.taken
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count)
+            .ok()?;
+        let mut place = Place {
+            places: self.clone(),
+            scope: None,
+        };
+        if self.limits.outstanding_per_scope == usize::MAX {
+            return Some(place);
+        }
+        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = scopes.entry(scope).or_default();
+        if *taken >= self.limits.outstanding_per_scope {
+            drop(scopes);
+            return None;
+        }
+        *taken += 1;
+        drop(scopes);
+        place.scope = Some(scope);
+        Some(place)
+    }
+}
+
+/// A place among the requests under way, given back when dropped.
+#[derive(Debug)]
+pub(crate) struct Place {
+    places: Places,
+    scope: Option<ScopeId>,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.places.taken.fetch_sub(1, Ordering::Relaxed);
+        let Some(scope) = self.scope else { return };
+        let mut scopes = self
+            .places
+            .scopes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(taken) = scopes.get_mut(&scope) {
+            *taken -= 1;
+            if *taken == 0 {
+                scopes.remove(&scope);
+            }
+        }
+    }
+}
