@@ -71,7 +71,11 @@ pub fn tests(file: &File, sources: &str) -> Vec<String> {
     code_spans(&file.text)
         .filter(|(_, span)| span.matches('_').count() >= 4 && span.chars().all(is_word))
         .filter(|(_, span)| span.chars().all(|c| !c.is_uppercase()) && !span.starts_with("hapax_"))
-        .filter(|(_, span)| !sources.contains(&format!("fn {span}(")))
+        .filter(|(_, span)| {
+            ["(", "<"]
+                .iter()
+                .all(|next| !sources.contains(&format!("fn {span}{next}")))
+        })
         .map(|(at, span)| {
             format!(
                 "{}:{}: no test is called {span}",
@@ -224,9 +228,9 @@ mod tests {
     fn a_test_that_does_not_exist_is_found() {
         let file = File::new(
             "a.md",
-            "`it_does_what_it_says` and `it_does_not_exist_any_more`, `max_body_of_one`",
+            "`it_does_what_it_says`, `it_holds_for_every_store`, `it_does_not_exist_any_more`, `max_body_of_one`",
         );
-        let code = "fn it_does_what_it_says() {}";
+        let code = "fn it_does_what_it_says() {} fn it_holds_for_every_store<S: Store>() {}";
         assert_eq!(
             tests(&file, code),
             ["a.md:1: no test is called it_does_not_exist_any_more"]
