@@ -5,6 +5,7 @@
 
 mod connect;
 mod error;
+mod lane;
 mod pool;
 mod relay;
 

@@ -5,10 +5,7 @@ use std::{
     fmt,
     future::{Future, poll_fn},
     pin::{Pin, pin},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak, atomic::Ordering},
     task::{Context, Poll, Waker},
     time::Duration,
 };
@@ -16,10 +13,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, Uri, header};
 use http_body::{Body, Frame, SizeHint};
-use hyper::{
-    body::Incoming,
-    client::conn::http1::{self, SendRequest},
-};
+use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -28,18 +22,14 @@ use tokio::{
 use tower_service::Service;
 
 use super::{
-    connect::{Connector, Socket, UpstreamSettings, UpstreamSetupError},
+    connect::{Connector, UpstreamSettings, UpstreamSetupError},
     error::{BrokenAnswer, ConnectError, UpstreamError},
+    lane::{BoxError, Driver, Lane, quiet},
     relay::Relay,
 };
 
 /// Bytes of an answer's head; as much as we take from clients.
 const MAX_ANSWER_HEAD: usize = 64 * 1024;
-
-/// Turns in a row before other tasks have theirs; two are the rule.
-const MAX_TURNS: u32 = 8;
-
-type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The upstream. Clones share one pool.
 pub(crate) struct Upstream<B: Body + 'static> {
@@ -69,28 +59,6 @@ struct Shared<B: Body + 'static> {
 struct Idle<B: Body + 'static> {
     lanes: VecDeque<(Instant, Box<Lane<B>>)>,
     swept: bool,
-}
-
-/// One connection: the end that sends and the end that does the work.
-struct Lane<B: Body + 'static> {
-    sender: SendRequest<B>,
-    driver: Option<Driver<B>>,
-    relay: Arc<Relay>,
-    /// The relay as the driver sees it.
-    waker: Waker,
-    /// Whether a byte was written since it was last cleared.
-    wrote: Arc<AtomicBool>,
-}
-
-/// What does a connection's work.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "a lane is boxed, and nearly every driver is plain"
-)]
-enum Driver<B: Body + 'static> {
-    Plain(http1::Connection<TokioIo<Socket>, B>),
-    /// Hands the socket over after an answer 101. hyper does not let its type be named; it is rare enough to box.
-    Upgradeable(Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>),
 }
 
 /// Whether a connection's request asks for another protocol.
@@ -263,59 +231,6 @@ where
                 ConnectError::Closed(error.into_error()),
             ))),
         },
-    }
-}
-
-/// A context that wakes nobody.
-fn quiet() -> Context<'static> {
-    Context::from_waker(Waker::noop())
-}
-
-impl<B> Lane<B>
-where
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<BoxError>,
-{
-    /// Lets the connection work; whether it is still open. Its errors reach the request or the body it serves.
-    fn drive(&mut self, cx: &mut Context<'_>) -> bool {
-        let polled = match &mut self.driver {
-            None => return false,
-            Some(Driver::Plain(driver)) => Pin::new(driver).poll(cx),
-            Some(Driver::Upgradeable(driver)) => driver.as_mut().poll(cx),
-        };
-        if polled.is_ready() {
-            self.driver = None;
-        }
-        polled.is_pending()
-    }
-
-    /// Asks `result` without driving. What that wakes in the driver is seen to by the next turn.
-    fn listen<T>(&mut self, cx: &Context<'_>, result: impl FnOnce() -> Poll<T>) -> Poll<T> {
-        self.relay.enter(cx.waker());
-        let polled = result();
-        self.relay.leave();
-        polled
-    }
-
-    /// Drives and asks `result`, which only the driver can make ready, until neither has anything to do.
-    fn turn<T>(&mut self, cx: &Context<'_>, mut result: impl FnMut() -> Poll<T>) -> Poll<T> {
-        for _ in 0..MAX_TURNS {
-            self.relay.enter(cx.waker());
-            let waker = self.waker.clone();
-            self.drive(&mut Context::from_waker(&waker));
-            let polled = result();
-            let woken = self.relay.leave();
-            if polled.is_ready() || !woken {
-                return polled;
-            }
-        }
-        cx.waker().wake_by_ref();
-        Poll::Pending
-    }
-
-    /// Whether the connection can take a request, after it has done what it can do now.
-    fn is_idle(&mut self) -> bool {
-        self.drive(&mut quiet()) && self.sender.is_ready()
     }
 }
 
