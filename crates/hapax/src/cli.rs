@@ -8,7 +8,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use hapax_store::OpenError;
+
 use crate::config::{self, ConfigError, Diagnostic, Flags, Loaded, Origins, Sources};
+use crate::serve::{self, ServeError};
+use crate::status::{self, StatusError};
 
 /// Makes HTTP APIs safe to retry: at most one execution per idempotency key.
 #[derive(Debug, Parser)]
@@ -148,9 +152,12 @@ pub(crate) enum Failure {
     /// Standard output cannot be written.
     #[error("error: cannot write to standard output: {0}")]
     Output(#[source] io::Error),
-    /// Something in this build is missing.
-    #[error("error: {0} is not wired in this build")]
-    NotWired(&'static str),
+    /// The gateway did not start.
+    #[error("error: {0}")]
+    Serve(#[from] ServeError),
+    /// The gateway does not answer.
+    #[error("error: {0}")]
+    Status(#[from] StatusError),
 }
 
 impl Failure {
@@ -159,7 +166,14 @@ impl Failure {
         match self {
             Self::Config(_) => Exit::Configuration,
             Self::Exists(_) | Self::Write { .. } | Self::Output(_) => Exit::Unreachable,
-            Self::NotWired(_) => Exit::Bug,
+            Self::Serve(ServeError::Store {
+                source: OpenError::Damaged { .. } | OpenError::Version { .. },
+                ..
+            }) => Exit::StoreDamaged,
+            Self::Serve(
+                ServeError::Tls(_) | ServeError::Upstream(_) | ServeError::UpstreamUrl(_),
+            ) => Exit::Configuration,
+            Self::Serve(_) | Self::Status(_) => Exit::Unreachable,
         }
     }
 }
@@ -202,12 +216,17 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
     }
 }
 
-fn serve(_loaded: Loaded) -> Result<Exit, Failure> {
-    Err(Failure::NotWired("serve"))
+fn serve(loaded: Loaded) -> Result<Exit, Failure> {
+    serve::run(loaded)?;
+    Ok(Exit::Ok)
 }
 
-fn status(_admin: SocketAddr, _output: Output) -> Result<Exit, Failure> {
-    Err(Failure::NotWired("status"))
+fn status(admin: SocketAddr, output: Output) -> Result<Exit, Failure> {
+    let answer = status::ask(admin)?;
+    match output {
+        Output::Text => print(&status::as_text(&answer)),
+        Output::Json => print_json(&answer),
+    }
 }
 
 fn load(file: Option<PathBuf>, flags: Flags) -> Result<Loaded, ConfigError> {

@@ -58,9 +58,9 @@ pub(crate) struct Loaded {
 }
 
 impl Loaded {
-    /// Reads everything again. What is running keeps its old settings on an error.
-    pub(crate) fn reload(&self) -> Result<Settings, ConfigError> {
-        load(self.sources.clone()).map(|loaded| loaded.settings)
+    /// What it says, and where to read it again.
+    pub(crate) fn into_parts(self) -> (Settings, Sources) {
+        (self.settings, self.sources)
     }
 
     /// Where to forward to: what `serve` cannot do without.

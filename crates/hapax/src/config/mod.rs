@@ -29,11 +29,7 @@ pub(crate) use diagnose::{ConfigError, Diagnostic};
 pub(crate) use document::{init, schema};
 pub(crate) use file::{LogFormat, StoreKind};
 pub(crate) use load::{DEFAULT_FILE, Flags, Loaded, Sources, load};
-pub(crate) use raw::Origin;
-pub(crate) use route::{Matched, Route, RouteTable};
-pub(crate) use settings::{
-    AdminSettings, LimitSettings, ServerSettings, Settings, StoreSettings, TelemetrySettings,
-    TlsFiles,
-};
-pub(crate) use show::{Origins, Shown, ShownSection};
-pub(crate) use upstream::{Scheme, Upstream};
+pub(crate) use route::RouteTable;
+pub(crate) use settings::{Settings, StoreSettings, TelemetrySettings};
+pub(crate) use show::Origins;
+pub(crate) use upstream::Scheme;

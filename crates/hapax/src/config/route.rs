@@ -17,9 +17,9 @@ pub(crate) const DEFAULT_ROUTE: &str = "default";
 #[derive(Debug)]
 pub(crate) struct Route {
     /// Its `match` as written, or [`DEFAULT_ROUTE`]. A label of metrics.
-    pub(crate) name: String,
+    pub(crate) name: Arc<str>,
     /// Its rules.
-    pub(crate) policy: Policy,
+    pub(crate) policy: Arc<Policy>,
     /// Where it is written.
     pub(crate) origin: Origin,
     /// Every rule as text, with its origin.
@@ -45,8 +45,8 @@ impl Route {
         });
         Self {
             key_parameters: key_parameters.collect(),
-            name,
-            policy,
+            name: name.into(),
+            policy: Arc::new(policy),
             origin,
             settings,
             pattern,

@@ -98,7 +98,7 @@ fn the_most_specific_route_wins_and_no_spelling_escapes_it() {
     for (method, path, route) in CASES {
         let method: Method = method.parse().unwrap();
         let found = settings.routes.find(&method, path);
-        assert_eq!(found.route.name, *route, "{method} {path}");
+        assert_eq!(&*found.route.name, *route, "{method} {path}");
     }
 }
 

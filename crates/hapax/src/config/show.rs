@@ -100,7 +100,7 @@ impl Settings {
         }
         let routes = self.routes.iter().skip(1).map(|route| {
             let mut entry = Map::new();
-            entry.insert("match".to_owned(), route.name.clone().into());
+            entry.insert("match".to_owned(), route.name.to_string().into());
             entry.extend(object(&route.settings));
             Value::Object(entry)
         });
@@ -113,7 +113,7 @@ fn write_route(out: &mut String, route: &Route, origins: Origins) {
     open(out, "[[route]]");
     let own = Shown {
         name: "match".to_owned(),
-        value: route.name.clone().into(),
+        value: route.name.to_string().into(),
         origin: route.origin.clone(),
     };
     write_setting(out, &own, origins, false);

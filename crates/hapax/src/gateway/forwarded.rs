@@ -26,6 +26,12 @@ pub(crate) struct TrustError {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TrustedProxies(Vec<IpNet>);
 
+impl From<Vec<IpNet>> for TrustedProxies {
+    fn from(networks: Vec<IpNet>) -> Self {
+        Self(networks)
+    }
+}
+
 impl TrustedProxies {
     /// Reads addresses and networks in CIDR notation.
     pub(crate) fn parse<'a>(

@@ -11,6 +11,7 @@ pub(crate) mod forwarded;
 pub(crate) mod framing;
 pub(crate) mod head;
 pub(crate) mod listener;
+pub(crate) mod proxy;
 pub(crate) mod refusal;
 pub(crate) mod tls;
 pub(crate) mod wire;

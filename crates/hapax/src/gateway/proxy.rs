@@ -1,0 +1,248 @@
+//! The gateway's two services: [`Gateway`] faces the client, [`Forward`] the upstream; the
+//! hapax layer stands between them.
+
+use std::convert::Infallible;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use bytes::Bytes;
+use http::header::{CONNECTION, EXPECT, UPGRADE};
+use http::{HeaderValue, Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper_util::rt::TokioIo;
+use tokio::time::timeout;
+use tower_service::Service;
+
+use hapax_core::problem::{Problem, ProblemKind};
+use hapax_core::settle::HAPAX_ATTEMPT;
+use hapax_store::AnyStore;
+use hapax_tower::{
+    AnswerTimeout, BoxError, HapaxService, NotSent, RequestBody, ResponseBody, Routed, Routing,
+    problem_of,
+};
+
+use super::connection::{PeerAddr, Scheme, Tunnel};
+use super::forward::{self, UpstreamBase};
+use super::forwarded::{TrustedProxies, append_forwarded};
+use super::refusal::{Refusal, refusal_of};
+use crate::config::{RouteTable, Settings};
+use crate::upstream::{PooledBody, Upstream, UpstreamError};
+
+/// What a reload changes: everything else needs a restart.
+#[derive(Debug)]
+pub(crate) struct Live {
+    pub(crate) settings: Settings,
+    trusted: TrustedProxies,
+}
+
+impl Live {
+    pub(crate) fn new(settings: Settings) -> Self {
+        let trusted = TrustedProxies::from(settings.server.trusted_proxies.clone());
+        Self { settings, trusted }
+    }
+
+    pub(crate) fn routes(&self) -> &RouteTable {
+        &self.settings.routes
+    }
+}
+
+/// The live settings, shared.
+pub(crate) type SharedLive = Arc<ArcSwap<Live>>;
+
+/// Finds a request's route in the live settings.
+#[derive(Debug, Clone)]
+pub(crate) struct LiveRouting(pub(crate) SharedLive);
+
+impl Routing for LiveRouting {
+    fn route(&self, method: &Method, path: &str) -> Routed {
+        let matched = self.0.load().routes().find(method, path);
+        Routed {
+            name: Arc::clone(&matched.route.name),
+            policy: Arc::clone(&matched.route.policy),
+            params: matched.params,
+        }
+    }
+}
+
+type Body = RequestBody<Incoming>;
+type Answer = Response<ResponseBody<PooledBody<Body>>>;
+
+/// Faces the client: refuses what is malformed, prepares what is forwarded, and answers in the
+/// upstream's place where that failed.
+#[derive(Clone)]
+pub(crate) struct Gateway {
+    pub(crate) keyed: HapaxService<AnyStore, Forward>,
+    pub(crate) base: Arc<UpstreamBase>,
+    pub(crate) live: SharedLive,
+}
+
+impl hyper::service::Service<Request<Incoming>> for Gateway {
+    type Response = Answer;
+    type Error = Infallible;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+
+    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
+        let mut keyed = self.keyed.clone();
+        if let Err(problem) = self.prepare(&mut request) {
+            return Box::pin(std::future::ready(Ok(problem.response().map(full))));
+        }
+        let method = request.method().clone();
+        // Ready at once: the pool is asked when the request is sent.
+        let answer = keyed.call(request);
+        Box::pin(async move {
+            Ok(answer.await.unwrap_or_else(|error| {
+                tracing::warn!(error = %root_of(&error), "the upstream failed an unprotected request");
+                problem_of(&error, &method).response().map(full)
+            }))
+        })
+    }
+}
+
+impl Gateway {
+    /// Makes a request fit to be forwarded, or says what is wrong with it.
+    fn prepare(&self, request: &mut Request<Incoming>) -> Result<(), Problem> {
+        if let Some(refusal) = refusal_of(request) {
+            return Err(problem_for(refusal));
+        }
+        if *request.method() == Method::CONNECT {
+            return Err(problem_for(Refusal::AuthorityForm));
+        }
+        let peer = request.extensions().get::<PeerAddr>().copied();
+        let scheme = request
+            .extensions()
+            .get::<Scheme>()
+            .copied()
+            .unwrap_or(Scheme::Http);
+        let (version, uri) = (request.version(), request.uri().clone());
+        let headers = request.headers_mut();
+        let upgrade = headers.get(UPGRADE).cloned();
+        forward::strip_request(headers)
+            .map_err(|error| Problem::new(ProblemKind::RequestMalformed, error.to_string()))?;
+        if let Some(upgrade) = upgrade {
+            headers.insert(UPGRADE, upgrade);
+            headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
+        }
+        // hyper has answered 100 already where it was asked to.
+        headers.remove(EXPECT);
+        forward::fit_for_http1(headers, &uri, &self.base);
+        if let Some(PeerAddr(peer)) = peer {
+            append_forwarded(headers, &self.live.load().trusted, peer.ip(), scheme);
+        }
+        forward::append_via(headers, version);
+        Ok(())
+    }
+}
+
+fn problem_for(refusal: Refusal) -> Problem {
+    let kind = match refusal {
+        Refusal::HeadTimeout => ProblemKind::RequestTimeout,
+        _ => ProblemKind::RequestMalformed,
+    };
+    Problem::new(kind, refusal.to_string())
+}
+
+fn full<B>(content: Bytes) -> ResponseBody<B> {
+    ResponseBody::Full {
+        content: Some(content),
+    }
+}
+
+fn root_of(error: &BoxError) -> &(dyn std::error::Error + 'static) {
+    let mut cause: &(dyn std::error::Error + 'static) = error.as_ref();
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    cause
+}
+
+/// Faces the upstream: sends a request to it and hands back its answer.
+#[derive(Clone)]
+pub(crate) struct Forward {
+    pub(crate) upstream: Upstream<Body>,
+    pub(crate) base: Arc<UpstreamBase>,
+    pub(crate) live: SharedLive,
+}
+
+impl Service<Request<Body>> for Forward {
+    type Response = Response<PooledBody<Body>>;
+    type Error = BoxError;
+    type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
+
+    fn poll_ready(&mut self, _cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<Body>) -> Self::Future {
+        // An attempt watches its own time and goes on after it; nobody else does.
+        let patience = (!request.headers().contains_key(HAPAX_ATTEMPT))
+            .then(|| self.live.load().settings.server.upstream_timeout);
+        let (upstream, base) = (self.upstream.clone(), Arc::clone(&self.base));
+        Box::pin(forward(upstream, base, request, patience))
+    }
+}
+
+async fn forward(
+    upstream: Upstream<Body>,
+    base: Arc<UpstreamBase>,
+    mut request: Request<Body>,
+    patience: Option<Duration>,
+) -> Result<Response<PooledBody<Body>>, BoxError> {
+    let target = base
+        .target(request.uri())
+        .map_err(|error| not_sent(false, error))?;
+    *request.uri_mut() = target;
+    let tunnel = request.extensions_mut().remove::<Tunnel>();
+    let client = tunnel.map(|tunnel| (tunnel, hyper::upgrade::on(&mut request)));
+    let sending = upstream.send(request);
+    let sent = match patience {
+        Some(patience) => timeout(patience, sending)
+            .await
+            .map_err(|_| Box::new(AnswerTimeout))?,
+        None => sending.await,
+    };
+    let mut response = sent.map_err(error_of)?;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        if let Some((tunnel, client)) = client {
+            let upstream = hyper::upgrade::on(&mut response);
+            tunnel.open();
+            tokio::spawn(join(client, upstream));
+        }
+    } else {
+        forward::strip_response(response.headers_mut());
+    }
+    Ok(response)
+}
+
+/// Carries bytes both ways once both sides have changed protocol.
+async fn join(client: hyper::upgrade::OnUpgrade, upstream: hyper::upgrade::OnUpgrade) {
+    let (Ok(client), Ok(upstream)) = tokio::join!(client, upstream) else {
+        return;
+    };
+    let (mut client, mut upstream) = (TokioIo::new(client), TokioIo::new(upstream));
+    // Either side may go away at any time; there is nobody to tell.
+    let _ = tokio::io::copy_bidirectional(&mut client, &mut upstream).await;
+}
+
+fn error_of(error: UpstreamError) -> BoxError {
+    match error {
+        UpstreamError::NotSent { timed_out, source } => {
+            tracing::warn!(error = %source, "the upstream was not reached");
+            not_sent(timed_out, source)
+        }
+        error @ UpstreamError::AfterDispatch { .. } => {
+            tracing::warn!(error = %error.root(), "the upstream's answer broke off");
+            Box::new(error)
+        }
+    }
+}
+
+fn not_sent(timed_out: bool, source: impl Into<BoxError>) -> BoxError {
+    Box::new(NotSent {
+        timed_out,
+        source: source.into(),
+    })
+}

@@ -1,0 +1,430 @@
+//! `hapax serve`: everything opened in order, run until told to stop, closed in order.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use arc_swap::{ArcSwap, ArcSwapOption};
+use http::Uri;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::{Instant, interval, timeout};
+use tower_layer::Layer;
+
+use hapax_core::store::{Durability, Store};
+use hapax_store::{
+    AnyStore, EmbeddedStore, Limits as StoreLimits, MemoryStore, OpenError,
+    Options as StoreOptions, SystemClock, random_secret,
+};
+use hapax_tower::{HapaxLayer, Limits, Options};
+
+use crate::admin::{self, Watched};
+use crate::config::{self, Loaded, Scheme, Settings, Sources, StoreKind, StoreSettings};
+use crate::gateway::forward::UpstreamBase;
+use crate::gateway::listener::{self, ListenerSettings};
+use crate::gateway::proxy::{Forward, Gateway, Live, LiveRouting, SharedLive};
+use crate::gateway::tls::{TlsError, tls_config};
+use crate::gateway::wire::Deadlines;
+use crate::telemetry::{LogFilter, Metrics, StoreMetrics, filter_of, start_logging};
+use crate::upstream::{TlsRoots, Upstream, UpstreamSettings, UpstreamSetupError};
+
+/// How often expired records are looked for, and how many go at once (P35).
+const SWEEP_EVERY: Duration = Duration::from_secs(1);
+const SWEEP_AT_ONCE: usize = 1_000;
+/// How often a drain looks whether the last operation has ended.
+const DRAIN_LOOK: Duration = Duration::from_millis(20);
+
+/// Why the gateway did not start.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ServeError {
+    /// The store cannot be opened.
+    #[error("cannot open the store {path}: {source}")]
+    Store {
+        /// Where it is.
+        path: String,
+        /// Why not.
+        source: OpenError,
+    },
+    /// An address cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// The certificate or key cannot be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The upstream cannot be set up.
+    #[error(transparent)]
+    Upstream(#[from] UpstreamSetupError),
+    /// The upstream's URL cannot be used.
+    #[error("the upstream {0} cannot be forwarded to")]
+    UpstreamUrl(String),
+    /// The system refuses something that every process gets.
+    #[error("the system refuses {what}: {source}")]
+    System {
+        /// What.
+        what: &'static str,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+fn system(what: &'static str) -> impl FnOnce(std::io::Error) -> ServeError {
+    move |source| ServeError::System { what, source }
+}
+
+/// Runs the gateway until it is told to stop.
+pub(crate) fn run(loaded: Loaded) -> Result<(), ServeError> {
+    let log = start_logging(&loaded.settings.telemetry);
+    for warning in &loaded.warnings {
+        tracing::warn!("{warning}");
+    }
+    let metrics = Arc::new(Metrics::new());
+    // Before the runtime: opening reads the disk, and a store that is in use ends it here.
+    let store = open_store(&loaded.settings.store, &metrics)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(system("a runtime"))?;
+    let outcome = runtime.block_on(serve(loaded, log, metrics, store));
+    // What is still running was given the drain's time.
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+async fn serve(
+    loaded: Loaded,
+    log: LogFilter,
+    metrics: Arc<Metrics>,
+    store: AnyStore,
+) -> Result<(), ServeError> {
+    let settings = &loaded.settings;
+    let drain_timeout = settings.server.drain_timeout;
+    let (admin_address, listen_address) = (settings.admin.listen, settings.server.listen);
+    let tls = match &settings.server.tls {
+        Some(files) => Some(tls_config(&files.cert_file, &files.key_file)?),
+        None => None,
+    };
+    let listener_settings = ListenerSettings {
+        tls,
+        deadlines: deadlines(settings),
+        max_head: u32::try_from(settings.server.max_head).unwrap_or(u32::MAX),
+        max_connections: settings.server.max_connections,
+        drain_timeout,
+        ..ListenerSettings::default()
+    };
+    let (base, upstream) = upstream(settings)?;
+    let options = layer_options(settings);
+    let reloader = Reloader::new(loaded, log, &metrics);
+    let live = Arc::clone(&reloader.live);
+    let routing = LiveRouting(Arc::clone(&live));
+    let layer = HapaxLayer::new(store, routing, Arc::<Metrics>::clone(&metrics), options);
+    let forward = Forward {
+        upstream,
+        base: Arc::clone(&base),
+        live: Arc::clone(&live),
+    };
+    let gateway = Gateway {
+        keyed: layer.layer(forward),
+        base,
+        live: Arc::clone(&live),
+    };
+
+    let gateway_listener = listen(listen_address).await?;
+    let admin_listener = listen(admin_address).await?;
+    let scheme = if listener_settings.tls.is_some() {
+        "https"
+    } else {
+        "http"
+    };
+    let gateway_url = url_of(scheme, &gateway_listener)?;
+    let admin_url = url_of("http", &admin_listener)?;
+    let watched = Arc::new(Watched {
+        layer: layer.clone(),
+        live,
+        metrics,
+        is_draining: AtomicBool::new(false),
+        started: Instant::now(),
+        gateway: gateway_url.clone(),
+        last_reload_error: ArcSwapOption::empty(),
+    });
+    let (stop, stopped) = watch::channel(false);
+    let (stop_admin, admin_stopped) = watch::channel(false);
+    let admin_service = TowerToHyperService::new(admin::router(Arc::clone(&watched)));
+    let admin_settings = ListenerSettings {
+        drain_timeout: DRAIN_LOOK,
+        ..ListenerSettings::default()
+    };
+    let admin = tokio::spawn(listener::serve(
+        admin_listener,
+        admin_settings,
+        admin_service,
+        admin_stopped,
+    ));
+    let serving = tokio::spawn(listener::serve(
+        gateway_listener,
+        listener_settings,
+        gateway,
+        stopped,
+    ));
+    let sweeping = tokio::spawn(sweep(layer.clone()));
+    announce(&gateway_url, &admin_url, &layer)?;
+
+    wait_for_the_end(&reloader, &watched).await?;
+    watched.is_draining.store(true, Ordering::Relaxed);
+    tracing::info!("draining");
+    // A receiver that is gone has ended already.
+    let _ = stop.send(true);
+    let began = Instant::now();
+    let drained = serving.await;
+    if let Ok(drained) = drained
+        && drained.cut > 0
+    {
+        tracing::warn!(
+            cut = drained.cut,
+            "connections were cut: they outlasted the drain"
+        );
+    }
+    drain_attempts(&layer, drain_timeout.saturating_sub(began.elapsed())).await;
+    sweeping.abort();
+    let _ = stop_admin.send(true);
+    let _ = admin.await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn deadlines(settings: &Settings) -> Deadlines {
+    Deadlines {
+        head: settings.server.head_timeout,
+        idle: settings.server.idle_timeout,
+        body_stall: settings.server.body_timeout,
+        answer_stall: settings.server.answer_timeout,
+    }
+}
+
+fn layer_options(settings: &Settings) -> Options {
+    let limits = settings.limits;
+    Options {
+        limits: Limits {
+            outstanding: limits.max_outstanding,
+            waiters: limits.max_waiters,
+            waiters_per_key: limits.max_waiters_per_key.unwrap_or(usize::MAX),
+            waiters_per_scope: limits.max_waiters_per_scope.unwrap_or(usize::MAX),
+            outstanding_per_scope: limits.max_outstanding_per_scope.unwrap_or(usize::MAX),
+        },
+        store_timeout: settings.store.operation_timeout,
+        ..Options::default()
+    }
+}
+
+fn open_store(settings: &StoreSettings, metrics: &Arc<Metrics>) -> Result<AnyStore, ServeError> {
+    let limits = StoreLimits {
+        max_records: settings.max_records.unwrap_or(0),
+        max_bytes: settings.max_bytes.unwrap_or(0),
+    };
+    match settings.kind {
+        StoreKind::Memory => {
+            let secret = random_secret().map_err(|error| ServeError::System {
+                what: "randomness",
+                source: std::io::Error::other(error),
+            })?;
+            Ok(AnyStore::Memory(MemoryStore::new(
+                Arc::new(SystemClock::new()),
+                limits,
+                secret,
+            )))
+        }
+        _ => {
+            let options = StoreOptions {
+                limits,
+                min_free_disk: settings.min_free_disk.unwrap_or(0),
+                observer: Arc::new(StoreMetrics(Arc::clone(metrics))),
+                ..StoreOptions::default()
+            };
+            let store = EmbeddedStore::open(&settings.path, options).map_err(|source| {
+                ServeError::Store {
+                    path: settings.path.display().to_string(),
+                    source,
+                }
+            })?;
+            if store.interrupted() > 0 {
+                tracing::warn!(
+                    records = store.interrupted(),
+                    "operations of the previous process were under way when it ended: their outcome is unknown"
+                );
+            }
+            Ok(AnyStore::Embedded(store))
+        }
+    }
+}
+
+type Body = hapax_tower::RequestBody<hyper::body::Incoming>;
+
+fn upstream(settings: &Settings) -> Result<(Arc<UpstreamBase>, Upstream<Body>), ServeError> {
+    // Checked when the settings were loaded: serving needs one.
+    let Some(configured) = &settings.server.upstream else {
+        return Err(ServeError::UpstreamUrl("(none)".to_owned()));
+    };
+    let scheme = configured.scheme.as_str();
+    let url = format!(
+        "{scheme}://{}{}",
+        configured.authority(),
+        configured.path_prefix
+    );
+    let unusable = || ServeError::UpstreamUrl(url.clone());
+    let uri: Uri = url.parse().map_err(|_| unusable())?;
+    let base = UpstreamBase::new(uri).map_err(|_| unusable())?;
+    let tls = match configured.scheme {
+        Scheme::Https => Some(TlsRoots {
+            extra: settings.server.upstream_ca_file.clone(),
+        }),
+        Scheme::Http => None,
+    };
+    let upstream = Upstream::new(&UpstreamSettings {
+        tls,
+        connect_timeout: settings.server.connect_timeout,
+        ..UpstreamSettings::new(configured.host.clone(), configured.port)
+    })?;
+    Ok((Arc::new(base), upstream))
+}
+
+async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| ServeError::Listen { address, source })
+}
+
+fn url_of(scheme: &str, listener: &TcpListener) -> Result<String, ServeError> {
+    let address = listener
+        .local_addr()
+        .map_err(system("a listener's address"))?;
+    Ok(format!("{scheme}://{address}"))
+}
+
+/// One line a listener on standard output, for people and scripts.
+fn announce(gateway: &str, admin: &str, layer: &HapaxLayer<AnyStore>) -> Result<(), ServeError> {
+    let durability = match layer.store().durability() {
+        Durability::Durable => "durable: acknowledged records survive a crash of the machine",
+        Durability::BestEffort => "best-effort: records are gone when this process ends",
+    };
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        store = durability,
+        "ready"
+    );
+    let mut stdout = std::io::stdout().lock();
+    writeln!(
+        stdout,
+        "listening gateway {gateway}\nlistening admin {admin}"
+    )
+    .and_then(|()| stdout.flush())
+    .map_err(system("standard output"))
+}
+
+async fn sweep(layer: HapaxLayer<AnyStore>) {
+    let mut ticks = interval(SWEEP_EVERY);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        loop {
+            match layer.store().sweep(SWEEP_AT_ONCE).await {
+                Ok(swept) if swept.more_due => tokio::task::yield_now().await,
+                Ok(_) => break,
+                Err(error) => {
+                    tracing::warn!(%error, "expired records could not be removed");
+                    break;
+                }
+            }
+        }
+    }
+}
+
+/// Waits for SIGTERM or SIGINT, reloading on every SIGHUP.
+async fn wait_for_the_end(reloader: &Reloader, watched: &Watched) -> Result<(), ServeError> {
+    let handler = |kind: SignalKind| signal(kind).map_err(system("a signal handler"));
+    let mut terminate: Signal = handler(SignalKind::terminate())?;
+    let mut interrupt: Signal = handler(SignalKind::interrupt())?;
+    let mut hang_up: Signal = handler(SignalKind::hangup())?;
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => return Ok(()),
+            _ = interrupt.recv() => return Ok(()),
+            _ = hang_up.recv() => reloader.reload(watched),
+        }
+    }
+}
+
+/// Operations go on after their clients have left (P18): they get the rest of the drain's time.
+async fn drain_attempts(layer: &HapaxLayer<AnyStore>, left: Duration) {
+    let ended = async {
+        let mut looks = interval(DRAIN_LOOK);
+        while layer.outstanding() > 0 {
+            looks.tick().await;
+        }
+    };
+    if timeout(left, ended).await.is_err() {
+        tracing::warn!(
+            operations = layer.outstanding(),
+            "operations outlasted the drain: their outcome will be unknown"
+        );
+    }
+}
+
+/// Takes a changed configuration, whole or not at all.
+struct Reloader {
+    sources: Sources,
+    live: SharedLive,
+    log: LogFilter,
+    metrics: Arc<Metrics>,
+}
+
+impl Reloader {
+    fn new(loaded: Loaded, log: LogFilter, metrics: &Arc<Metrics>) -> Self {
+        let (settings, sources) = loaded.into_parts();
+        let live = Arc::new(ArcSwap::from_pointee(Live::new(settings)));
+        Self {
+            sources,
+            live,
+            log,
+            metrics: Arc::clone(metrics),
+        }
+    }
+
+    fn reload(&self, watched: &Watched) {
+        let taken = self.try_reload();
+        self.metrics.reloaded(taken.is_ok());
+        match taken {
+            Ok(()) => {
+                watched.last_reload_error.store(None);
+                tracing::info!("the configuration was reloaded");
+            }
+            Err(error) => {
+                tracing::error!(%error, "the reload failed; the old configuration stays");
+                watched.last_reload_error.store(Some(Arc::new(error)));
+            }
+        }
+    }
+
+    fn try_reload(&self) -> Result<(), String> {
+        let loaded = config::load(self.sources.clone()).map_err(|error| error.to_string())?;
+        let (settings, _) = loaded.into_parts();
+        let changes = self.live.load().settings.restart_only_changes(&settings);
+        if !changes.is_empty() {
+            return Err(format!(
+                "these settings need a restart: {}",
+                changes.join(", ")
+            ));
+        }
+        let filter = filter_of(&settings.telemetry);
+        self.log.reload(filter).map_err(|error| error.to_string())?;
+        self.live.store(Arc::new(Live::new(settings)));
+        Ok(())
+    }
+}

@@ -1,0 +1,116 @@
+//! Many identical requests at the same moment.
+
+use std::sync::{Arc, Barrier};
+use std::thread;
+
+use crate::client::{Answer, Connection, post};
+use crate::gateway::Gateway;
+use crate::support::Gate;
+use crate::upstream::{Act, Upstream, created};
+
+const CALLERS: usize = 200;
+
+/// The same request over as many connections, sent at one moment; all answers.
+fn all_at_once(gateway: &Gateway) -> Vec<Answer> {
+    let barrier = Arc::new(Barrier::new(CALLERS));
+    let callers: Vec<_> = (0..CALLERS)
+        .map(|_| {
+            let (barrier, address) = (Arc::clone(&barrier), gateway.address());
+            thread::spawn(move || {
+                let mut connection = Connection::open(address);
+                barrier.wait();
+                connection.send(&post("once").bytes()).expect("it listens");
+                connection.read().expect("an answer")
+            })
+        })
+        .collect();
+    let answers = callers.into_iter().map(|caller| caller.join());
+    answers.collect::<Result<_, _>>().expect("no panic")
+}
+
+#[test]
+fn of_two_hundred_identical_requests_at_once_one_executes() {
+    let upstream = Upstream::new();
+    let gateway = Gateway::start(&upstream.url(), "");
+    let answers = all_at_once(&gateway);
+    assert_eq!(upstream.count(), 1);
+    let executed = answers.iter().filter(|a| a.idempotency() == "executed");
+    assert_eq!(executed.count(), 1);
+    for answer in &answers {
+        match answer.status {
+            201 if answer.idempotency() == "executed" => assert!(!answer.is_replay()),
+            201 => assert!(answer.is_replay() && answer.idempotency() == "replayed"),
+            409 => {
+                assert_eq!(answer.problem(), "in-progress");
+                assert!(answer.field("retry-after").is_some());
+                assert_eq!(answer.json()["retryable"], true);
+                assert_eq!(answer.idempotency(), "");
+            }
+            _ => panic!("{answer:?}"),
+        }
+    }
+}
+
+#[test]
+fn duplicates_that_may_wait_all_get_the_one_answer() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::scripted(move |effect| Act::Hold(held.clone(), created(effect)));
+    let config = "[defaults]\nwait = \"20s\"\n[limits]\nmax_waiters_per_key = 0\n";
+    let gateway = Gateway::start(&upstream.url(), config);
+    let opener = thread::spawn({
+        let gate = gate.clone();
+        move || {
+            upstream.wait_for_effects(1);
+            gate.open();
+            upstream
+        }
+    });
+    let answers = all_at_once(&gateway);
+    let upstream = opener.join().expect("no panic");
+    assert_eq!(upstream.count(), 1);
+    let first = &answers[0];
+    assert_eq!(first.status, 201);
+    for answer in &answers {
+        assert_eq!(answer.kept(), first.kept());
+    }
+    let replays = answers.iter().filter(|answer| answer.is_replay());
+    assert_eq!(replays.count(), CALLERS - 1);
+}
+
+#[test]
+fn beyond_the_cap_of_waiters_a_duplicate_is_refused_at_once() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::scripted(move |effect| Act::Hold(held.clone(), created(effect)));
+    let config = "[defaults]\nwait = \"20s\"\n[limits]\nmax_waiters_per_key = 1\n";
+    let gateway = Gateway::start(&upstream.url(), config);
+    let send = || {
+        let mut connection = Connection::open(gateway.address());
+        let sent = connection.send(&post("k").bytes());
+        sent.expect("it listens");
+        connection
+    };
+    let mut first = send();
+    upstream.wait_for_effects(1);
+    // Which of the two waits is not said; the other one is refused while the first runs.
+    let (mut one, mut two) = (send(), send());
+    let refused = {
+        let mut answers = Vec::new();
+        thread::scope(|scope| {
+            let (told, heard) = std::sync::mpsc::channel();
+            for connection in [&mut one, &mut two] {
+                let told = told.clone();
+                scope.spawn(move || told.send(connection.read().expect("an answer")));
+            }
+            answers.push(heard.recv().expect("an answer"));
+            gate.open();
+            answers.push(heard.recv().expect("an answer"));
+        });
+        answers
+    };
+    assert_eq!(refused[0].problem(), "in-progress");
+    assert_eq!(refused[1].status, 201);
+    assert_eq!(first.read().expect("an answer").status, 201);
+    assert_eq!(upstream.count(), 1);
+}

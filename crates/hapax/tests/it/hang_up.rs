@@ -1,0 +1,99 @@
+//! Clients that leave before their answer.
+
+use crate::client::{Connection, post};
+use crate::gateway::Gateway;
+use crate::support::{Gate, eventually};
+use crate::upstream::{Act, Upstream, created};
+
+/// How a client leaves.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Leave {
+    Close,
+    Reset,
+}
+
+fn check(leave: Leave, while_upstream_works: bool) {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::scripted(move |effect| Act::Hold(held.clone(), created(effect)));
+    let gateway = Gateway::start(&upstream.url(), "");
+    let mut connection = Connection::open(gateway.address());
+    connection.send(&post("k").bytes()).expect("it listens");
+    if while_upstream_works {
+        upstream.wait_for_effects(1);
+    }
+    match leave {
+        Leave::Close => drop(connection),
+        Leave::Reset => connection.reset(),
+    }
+    if while_upstream_works {
+        let during = post("k").send(gateway.address());
+        assert_eq!(during.problem(), "in-progress");
+        gate.open();
+    }
+    gate.open();
+    let retry = eventually("a final answer", || {
+        let answer = post("k").send(gateway.address());
+        (answer.status != 409).then_some(answer)
+    });
+    assert_eq!(retry.status, 201);
+    // A reset may overtake the request itself; then the retry is the first that arrives.
+    if while_upstream_works || leave == Leave::Close {
+        assert!(retry.is_replay(), "{leave:?}: {retry:?}");
+    }
+    assert_eq!(upstream.count(), 1, "{leave:?}");
+}
+
+#[test]
+fn a_client_that_closes_while_the_upstream_works_changes_nothing() {
+    check(Leave::Close, true);
+}
+
+#[test]
+fn a_client_that_resets_while_the_upstream_works_changes_nothing() {
+    check(Leave::Reset, true);
+}
+
+#[test]
+fn a_client_that_closes_right_after_sending_changes_nothing() {
+    check(Leave::Close, false);
+}
+
+#[test]
+fn a_client_that_resets_right_after_sending_executes_at_most_once() {
+    check(Leave::Reset, false);
+}
+
+#[test]
+fn a_client_that_closes_only_its_side_gets_its_answer() {
+    let upstream = Upstream::new();
+    let gateway = Gateway::start(&upstream.url(), "");
+    let mut connection = Connection::open(gateway.address());
+    connection.send(&post("k").bytes()).expect("it listens");
+    connection.half_close();
+    let answer = connection.read().expect("an answer");
+    assert_eq!((answer.status, answer.idempotency()), (201, "executed"));
+    assert!(post("k").send(gateway.address()).is_replay());
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn a_request_that_is_cut_at_any_byte_has_no_effect_and_leaves_the_key_free() {
+    let upstream = Upstream::new();
+    let gateway = Gateway::start(&upstream.url(), "");
+    let bytes = post("cut").bytes();
+    for length in 1..bytes.len() {
+        let mut connection = Connection::open(gateway.address());
+        connection.send_anyway(&bytes[..length]);
+        connection.half_close();
+        // It is over for the gateway once it has answered or closed.
+        match connection.read() {
+            Ok(answer) => assert!((400..500).contains(&answer.status), "{length}: {answer:?}"),
+            Err(_) => assert!(connection.is_closed_by_peer(), "{length}"),
+        }
+    }
+    assert_eq!(upstream.count(), 0);
+    let answer = post("cut").send(gateway.address());
+    assert_eq!((answer.status, answer.idempotency()), (201, "executed"));
+    assert_eq!(upstream.count(), 1);
+}

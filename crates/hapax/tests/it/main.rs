@@ -1,0 +1,36 @@
+//! The real binary, from outside: sockets, signals and files, as its users meet it.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stderr,
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    clippy::disallowed_methods,
+    reason = "all of it is tests, and deadlines outside the process are kept by the real clock"
+)]
+
+mod client;
+mod gateway;
+mod support;
+mod upstream;
+
+mod answers;
+mod at_once;
+mod carriers;
+mod crash_load;
+mod damage;
+mod hang_up;
+mod isolation;
+mod kill;
+mod lifetime;
+mod modes;
+mod operations;
+mod power;
+mod problems;
+mod replay;
+mod shapes;
+mod signals;
+mod telemetry;
+mod unreachable;
