@@ -1,5 +1,6 @@
 //! `hapax serve`: everything opened in order, run until told to stop, closed in order.
 
+use std::future::Future;
 use std::io::Write;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, timeout};
 use tower_layer::Layer;
 
@@ -25,7 +27,7 @@ use hapax_tower::{HapaxLayer, Limits, Options};
 use crate::admin::{self, Watched};
 use crate::config::{self, Loaded, Scheme, Settings, Sources, StoreKind, StoreSettings};
 use crate::gateway::forward::UpstreamBase;
-use crate::gateway::listener::{self, ListenerSettings};
+use crate::gateway::listener::{self, Drained, ListenerSettings};
 use crate::gateway::proxy::{Forward, Gateway, Live, LiveRouting, SharedLive};
 use crate::gateway::tls::{TlsError, tls_config};
 use crate::gateway::wire::Deadlines;
@@ -105,23 +107,20 @@ async fn serve(
     metrics: Arc<Metrics>,
     store: AnyStore,
 ) -> Result<(), ServeError> {
-    let settings = &loaded.settings;
-    let drain_timeout = settings.server.drain_timeout;
-    let (admin_address, listen_address) = (settings.admin.listen, settings.server.listen);
-    let tls = match &settings.server.tls {
-        Some(files) => Some(tls_config(&files.cert_file, &files.key_file)?),
-        None => None,
+    let (base, upstream) = upstream(&loaded.settings)?;
+    let gateway_settings = gateway_settings(&loaded.settings)?;
+    let drain_timeout = gateway_settings.drain_timeout;
+    let options = layer_options(&loaded.settings);
+    let gateway_listener = listen(loaded.settings.server.listen).await?;
+    let admin_listener = listen(loaded.settings.admin.listen).await?;
+    let scheme = if gateway_settings.tls.is_some() {
+        "https"
+    } else {
+        "http"
     };
-    let listener_settings = ListenerSettings {
-        tls,
-        deadlines: deadlines(settings),
-        max_head: u32::try_from(settings.server.max_head).unwrap_or(u32::MAX),
-        max_connections: settings.server.max_connections,
-        drain_timeout,
-        ..ListenerSettings::default()
-    };
-    let (base, upstream) = upstream(settings)?;
-    let options = layer_options(settings);
+    let gateway_url = url_of(scheme, &gateway_listener)?;
+    let admin_url = url_of("http", &admin_listener)?;
+
     let reloader = Reloader::new(loaded, log, &metrics);
     let live = Arc::clone(&reloader.live);
     let routing = LiveRouting(Arc::clone(&live));
@@ -136,16 +135,6 @@ async fn serve(
         base,
         live: Arc::clone(&live),
     };
-
-    let gateway_listener = listen(listen_address).await?;
-    let admin_listener = listen(admin_address).await?;
-    let scheme = if listener_settings.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    let gateway_url = url_of(scheme, &gateway_listener)?;
-    let admin_url = url_of("http", &admin_listener)?;
     let watched = Arc::new(Watched {
         layer: layer.clone(),
         live,
@@ -155,49 +144,74 @@ async fn serve(
         gateway: gateway_url.clone(),
         last_reload_error: ArcSwapOption::empty(),
     });
-    let (stop, stopped) = watch::channel(false);
-    let (stop_admin, admin_stopped) = watch::channel(false);
-    let admin_service = TowerToHyperService::new(admin::router(Arc::clone(&watched)));
-    let admin_settings = ListenerSettings {
-        drain_timeout: DRAIN_LOOK,
-        ..ListenerSettings::default()
-    };
-    let admin = tokio::spawn(listener::serve(
-        admin_listener,
-        admin_settings,
-        admin_service,
-        admin_stopped,
-    ));
-    let serving = tokio::spawn(listener::serve(
-        gateway_listener,
-        listener_settings,
-        gateway,
-        stopped,
-    ));
+    let admin = Task::start(|stopped| {
+        let service = TowerToHyperService::new(admin::router(Arc::clone(&watched)));
+        let settings = ListenerSettings {
+            drain_timeout: DRAIN_LOOK,
+            ..ListenerSettings::default()
+        };
+        listener::serve(admin_listener, settings, service, stopped)
+    });
+    let serving = Task::start(|stopped| {
+        listener::serve(gateway_listener, gateway_settings, gateway, stopped)
+    });
     let sweeping = tokio::spawn(sweep(layer.clone()));
     announce(&gateway_url, &admin_url, &layer)?;
 
     wait_for_the_end(&reloader, &watched).await?;
     watched.is_draining.store(true, Ordering::Relaxed);
     tracing::info!("draining");
-    // A receiver that is gone has ended already.
-    let _ = stop.send(true);
     let began = Instant::now();
-    let drained = serving.await;
-    if let Ok(drained) = drained
-        && drained.cut > 0
-    {
-        tracing::warn!(
-            cut = drained.cut,
-            "connections were cut: they outlasted the drain"
-        );
+    let cut = serving.stop().await;
+    if cut > 0 {
+        tracing::warn!(cut, "connections were cut: they outlasted the drain");
     }
     drain_attempts(&layer, drain_timeout.saturating_sub(began.elapsed())).await;
     sweeping.abort();
-    let _ = stop_admin.send(true);
-    let _ = admin.await;
+    admin.stop().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// A listener's task and how to end it.
+struct Task {
+    stop: watch::Sender<bool>,
+    running: JoinHandle<Drained>,
+}
+
+impl Task {
+    fn start<F>(make: impl FnOnce(watch::Receiver<bool>) -> F) -> Self
+    where
+        F: Future<Output = Drained> + Send + 'static,
+    {
+        let (stop, stopped) = watch::channel(false);
+        Self {
+            stop,
+            running: tokio::spawn(make(stopped)),
+        }
+    }
+
+    /// Asks the listener to drain and says how many connections it had to cut.
+    async fn stop(self) -> usize {
+        // A receiver that is gone has ended already.
+        let _ = self.stop.send(true);
+        self.running.await.map_or(0, |drained| drained.cut)
+    }
+}
+
+fn gateway_settings(settings: &Settings) -> Result<ListenerSettings, ServeError> {
+    let tls = match &settings.server.tls {
+        Some(files) => Some(tls_config(&files.cert_file, &files.key_file)?),
+        None => None,
+    };
+    Ok(ListenerSettings {
+        tls,
+        deadlines: deadlines(settings),
+        max_head: u32::try_from(settings.server.max_head).unwrap_or(u32::MAX),
+        max_connections: settings.server.max_connections,
+        drain_timeout: settings.server.drain_timeout,
+        ..ListenerSettings::default()
+    })
 }
 
 fn deadlines(settings: &Settings) -> Deadlines {

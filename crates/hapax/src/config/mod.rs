@@ -11,6 +11,8 @@ mod diagnose;
 mod document;
 mod file;
 mod load;
+#[cfg(test)]
+mod markdown;
 mod names;
 mod pattern;
 mod raw;

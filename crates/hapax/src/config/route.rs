@@ -146,6 +146,7 @@ impl RouteTable {
     }
 
     /// The route of requests that match no other.
+    #[cfg(test)]
     pub(crate) fn default_route(&self) -> &Arc<Route> {
         &self.default
     }

@@ -13,7 +13,7 @@ use super::load::{Flags, Sources, interpret, load};
 use super::names::{SECTIONS, settings_of};
 use super::settings::Settings;
 use super::show::Origins;
-use super::{document, file};
+use super::{document, file, markdown};
 
 fn blesses() -> bool {
     std::env::var_os("HAPAX_BLESS").is_some_and(|value| value == "1")
@@ -266,7 +266,7 @@ fn meaning(settings: &Settings) -> (Value, Vec<(String, Policy)>) {
     (
         settings.to_json(Origins::Hidden),
         routes
-            .map(|route| (route.name.clone(), route.policy.clone()))
+            .map(|route| (route.name.to_string(), Policy::clone(&route.policy)))
             .collect(),
     )
 }
@@ -378,7 +378,7 @@ fn every_setting_is_described_and_has_a_default_unless_it_is_optional() {
 #[test]
 fn the_documentation_says_what_the_code_does() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/configuration.md");
-    fresh(&path, &document::markdown());
+    fresh(&path, &markdown::markdown());
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use http::{
     HeaderMap, HeaderName, HeaderValue, Uri, Version, header,
-    uri::{Authority, PathAndQuery, Scheme as UriScheme},
+    uri::{Authority, PathAndQuery},
 };
 use thiserror::Error;
 
@@ -26,7 +26,6 @@ pub(crate) enum ForwardError {
 /// Where requests go: parsed once from the configuration.
 #[derive(Clone, Debug)]
 pub(crate) struct UpstreamBase {
-    scheme: UriScheme,
     authority: Authority,
     /// Without a slash at its end; empty for none.
     prefix: String,
@@ -36,7 +35,7 @@ impl UpstreamBase {
     /// Takes the parts of the upstream's URL.
     pub(crate) fn new(url: Uri) -> Result<Self, ForwardError> {
         let parts = url.into_parts();
-        let (Some(scheme), Some(authority)) = (parts.scheme, parts.authority) else {
+        let (Some(_), Some(authority)) = (parts.scheme, parts.authority) else {
             return Err(ForwardError::Base);
         };
         let path = parts.path_and_query.as_ref();
@@ -47,16 +46,7 @@ impl UpstreamBase {
             .map_or("", |path| path.path())
             .trim_end_matches('/')
             .to_owned();
-        Ok(Self {
-            scheme,
-            authority,
-            prefix,
-        })
-    }
-
-    /// The upstream's scheme.
-    pub(crate) fn scheme(&self) -> &UriScheme {
-        &self.scheme
+        Ok(Self { authority, prefix })
     }
 
     /// The upstream's host and port.

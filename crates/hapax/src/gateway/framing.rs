@@ -186,6 +186,7 @@ impl Framing {
     }
 
     /// How many heads have passed.
+    #[cfg(test)]
     pub(crate) fn requests(&self) -> u64 {
         self.requests
     }

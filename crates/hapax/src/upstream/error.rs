@@ -80,6 +80,7 @@ impl UpstreamError {
     }
 
     /// Whether it is certain that nothing was sent.
+    #[cfg(test)]
     pub(crate) fn is_not_sent(&self) -> bool {
         matches!(self, Self::NotSent { .. })
     }

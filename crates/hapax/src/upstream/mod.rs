@@ -10,7 +10,7 @@ mod pool;
 mod relay;
 
 pub(crate) use connect::{TlsRoots, UpstreamSettings, UpstreamSetupError};
-pub(crate) use error::{BrokenAnswer, ConnectError, UpstreamError};
+pub(crate) use error::UpstreamError;
 pub(crate) use pool::{PooledBody, Upstream};
 
 #[cfg(test)]

@@ -175,6 +175,7 @@ where
     }
 
     /// How many connections are idle in the pool.
+    #[cfg(test)]
     pub(crate) fn idle(&self) -> usize {
         self.shared.lock().lanes.len()
     }
