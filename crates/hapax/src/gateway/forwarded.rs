@@ -106,7 +106,12 @@ mod tests {
             headers.append(*name, HeaderValue::from_static(value));
         }
         let networks = trusted.split(' ').filter(|entry| !entry.is_empty());
-        let networks: Vec<IpNet> = networks.map(|entry| entry.parse().unwrap()).collect();
+        let networks: Vec<IpNet> = networks
+            .map(|entry| match entry.parse::<IpAddr>() {
+                Ok(address) => IpNet::from(address),
+                Err(_) => entry.parse().unwrap(),
+            })
+            .collect();
         let trusted = TrustedProxies::from(networks);
         append_forwarded(&mut headers, &trusted, peer.parse().unwrap(), Scheme::Http);
         headers.remove(header::HOST);

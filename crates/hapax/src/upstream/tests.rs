@@ -21,6 +21,7 @@ use tokio::{
     time::timeout,
 };
 
+use super::error::ConnectError;
 use super::*;
 
 type Client = Upstream<Full<Bytes>>;
