@@ -31,6 +31,11 @@ impl Attempt {
     ) -> Step {
         match result {
             Ok(Insert::Claimed { .. }) => self.execute(1, tell),
+            // A write of ours that was given up as not applied has arrived after all (P51). What
+            // is still claiming has not executed, so the claim is as good as new.
+            Ok(Insert::Occupied { held, .. }) if held.record.claim == self.ticket.claim => {
+                self.execute(held.record.attempt, tell)
+            }
             Ok(Insert::Occupied { held, now }) => self.consider(&held, now, elapsed, tell),
             Err(error) if error.may_have_written() => {
                 self.phase = Phase::CheckingClaim;
@@ -75,6 +80,7 @@ impl Attempt {
             Some(held),
             now,
         );
+        self.has_met_record |= decision != Decision::Execute;
         match decision {
             // Expired between the store's look and ours: run for it again.
             Decision::Execute => self.race_again(tell),
@@ -147,6 +153,8 @@ impl Attempt {
                 self.execute(attempt, tell)
             }
             Ok(_) => self.race_again(tell),
+            // A rejected operation had no effect: nothing is forgotten when the key is given back.
+            Err(error) if attempt == 1 => self.store_failed(&error, Then::Undo, tell),
             // Not undone: removing the record would forget that an earlier attempt may have had
             // its effect. The claim lapses and the outcome stays unknown.
             Err(error) => self.store_failed(&error, Then::Done, tell),
@@ -183,7 +191,8 @@ impl Attempt {
     }
 
     /// P17. A damaged record or a full store never fails open: the first may have run, the
-    /// second can still answer for those that have.
+    /// second can still answer for those that have. Nor does an attempt that has seen another's
+    /// record: failing open is for not knowing, and it knows that the operation may have run.
     pub(super) fn store_failed(&mut self, error: &StoreError, then: Then, tell: Tell<'_>) -> Step {
         let is_unreachable = matches!(
             error,
@@ -191,6 +200,7 @@ impl Attempt {
         );
         if self.ticket.policy.on_store_failure == OnStoreFailure::FailOpen
             && is_unreachable
+            && !self.has_met_record
             && !self.is_observing()
         {
             return self.execute_unrecorded(Outcome::StoreError);

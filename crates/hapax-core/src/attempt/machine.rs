@@ -18,6 +18,8 @@ pub struct Attempt {
     pub(super) ticket: Ticket,
     pub(super) phase: Phase,
     pub(super) races: u32,
+    /// Whether the store has shown this attempt that the key is held.
+    pub(super) has_met_record: bool,
 }
 
 #[derive(Debug)]
@@ -98,6 +100,7 @@ impl Attempt {
             ticket,
             phase: Phase::Claiming,
             races: 0,
+            has_met_record: false,
         }
     }
 
