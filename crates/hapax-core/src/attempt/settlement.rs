@@ -2,15 +2,16 @@
 
 use std::time::Duration;
 
-use crate::event::Event;
-use crate::policy::Mode;
+use crate::event::{Event, Outcome};
+use crate::problem::ProblemKind;
 use crate::record::{Held, Record, State};
+use crate::settle::IdempotencyStatus;
 use crate::store::{StoreError, Write};
 use crate::time::Timestamp;
 use crate::{Decision, decide};
 
 use super::machine::{Attempt, Executing, Phase, Settling, Tell, Then};
-use super::reply::reply_from;
+use super::reply::{problem_reply, reply_from};
 use super::{Input, Reply, Step};
 
 /// The first pause before a failed write is tried again; doubled up to [`MAX_PAUSE`].
@@ -90,7 +91,7 @@ impl Attempt {
         elapsed: Duration,
         tell: Tell<'_>,
     ) -> Step {
-        let held = match found {
+        match &found {
             Ok((held, now)) => {
                 let claim = held.as_ref().map(|held| held.record.claim);
                 let is_ours = match &settling.record {
@@ -98,38 +99,57 @@ impl Attempt {
                     None => claim.is_none() && settling.failures > 0,
                 };
                 if is_ours {
-                    return self.settlement_applied(settling, now, tell);
+                    return self.settlement_applied(settling, *now, tell);
                 }
-                held.map(|held| (held, now))
             }
             Err(error) if settling.failures > 0 => {
                 settling.failures += 1;
-                return self.settlement_failed(settling, &error, elapsed, tell);
+                return self.settlement_failed(settling, error, elapsed, tell);
             }
-            Err(_) => None,
-        };
+            Err(_) => {}
+        }
         tell(Event::StaleWriteRefused {
             record: self.ticket.key,
         });
-        // One answer a key (G2): what the record says now, where it says something.
-        if let (Some((held, now)), Some(reply), false) =
-            (held, &mut settling.reply, settling.is_interim)
-            && !matches!(self.ticket.policy.mode, Mode::Observe)
+        if let Some(reply) = &mut settling.reply
+            && !settling.is_interim
+            && !self.is_observing()
         {
-            match decide(
-                &self.ticket.policy,
-                &self.ticket.fingerprint,
-                Some(&held),
-                now,
-            ) {
-                Decision::Execute | Decision::Rebind | Decision::Mismatch | Decision::Expired => {}
-                Decision::MarkUnknown | Decision::Resend => {
-                    *reply = reply_from(Decision::RefuseUnknown, &held, now);
-                }
-                decision => *reply = reply_from(decision, &held, now),
-            }
+            self.defer_to_record(reply, found.ok());
         }
         self.finish(settling)
+    }
+
+    /// One answer a key (G2): the claim was lost, so the client gets what the record says now,
+    /// where it says something.
+    fn defer_to_record(&self, reply: &mut Reply, found: Option<(Option<Held>, Timestamp)>) {
+        let (held, now) = match found {
+            Some((Some(held), now)) => (held, now),
+            // Nobody else's answer is there to be contradicted.
+            Some((None, _)) => return,
+            // Somebody has the key and may have answered for it: ours cannot be called final.
+            None => {
+                *reply = Reply {
+                    attempt: reply.attempt,
+                    status: Some(IdempotencyStatus::Unknown),
+                    ..problem_reply(
+                        ProblemKind::OutcomeUnknown,
+                        "The operation was sent, but its record passed to somebody else and \
+                         cannot be read.",
+                        Outcome::Unknown,
+                    )
+                };
+                return;
+            }
+        };
+        let (policy, fingerprint) = (&self.ticket.policy, &self.ticket.fingerprint);
+        match decide(policy, fingerprint, Some(&held), now) {
+            Decision::Execute | Decision::Rebind | Decision::Mismatch | Decision::Expired => {}
+            Decision::MarkUnknown | Decision::Resend => {
+                *reply = reply_from(Decision::RefuseUnknown, &held, now);
+            }
+            decision => *reply = reply_from(decision, &held, now),
+        }
     }
 
     pub(super) fn settlement_applied(
@@ -205,19 +225,18 @@ impl Attempt {
         input: &Input,
         elapsed: Duration,
     ) -> Step {
-        let step = match input {
-            Input::Written(Err(_)) if elapsed.saturating_sub(since) < self.ticket.policy.lease => {
-                Step::Pause(pause_after(tries))
+        let is_in_time = elapsed.saturating_sub(since) < self.ticket.policy.lease;
+        let (tries, step) = match input {
+            Input::Written(Err(_)) if is_in_time => {
+                (tries.saturating_add(1), Step::Pause(pause_after(tries)))
             }
-            Input::Waited => Step::Remove {
-                expected: self.ticket.claim,
-            },
+            Input::Waited => {
+                let expected = self.ticket.claim;
+                (tries, Step::Remove { expected })
+            }
             _ => return Step::Done,
         };
-        self.phase = Phase::Undoing {
-            tries: tries.saturating_add(1),
-            since,
-        };
+        self.phase = Phase::Undoing { tries, since };
         step
     }
 
