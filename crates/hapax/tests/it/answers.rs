@@ -6,7 +6,11 @@ use crate::upstream::{Act, Effect, Upstream, answer};
 
 /// Answers with the status at the end of the path; `Hapax-Outcome` as the request's `X-Say` says.
 fn by_path(effect: &Effect) -> Act {
-    let status = effect.target.rsplit('/').next().and_then(|s| s.parse().ok());
+    let status = effect
+        .target
+        .rsplit('/')
+        .next()
+        .and_then(|s| s.parse().ok());
     let status = status.expect("a status");
     let body = match status {
         204 | 205 | 304 => String::new(),
@@ -100,7 +104,10 @@ fn final_answers_are_replayed() {
 #[test]
 fn rejections_are_replayed_to_the_same_payload_and_a_corrected_one_executes() {
     let bench = Bench::new();
-    for status in [400, 404, 405, 406, 422, 428, 431].into_iter().chain(410..=417) {
+    for status in [400, 404, 405, 406, 422, 428, 431]
+        .into_iter()
+        .chain(410..=417)
+    {
         bench.check(status, "", Then::Rejected);
     }
 }

@@ -128,7 +128,10 @@ impl Ask {
     }
 
     pub(crate) fn bytes(&self) -> Vec<u8> {
-        let mut head = format!("{} {} HTTP/1.1\r\nHost: a.test\r\n", self.method, self.target);
+        let mut head = format!(
+            "{} {} HTTP/1.1\r\nHost: a.test\r\n",
+            self.method, self.target
+        );
         for (name, value) in &self.fields {
             head.push_str(&format!("{name}: {value}\r\n"));
         }
@@ -230,6 +233,12 @@ impl Connection {
         }
     }
 
+    /// The head of an interim answer, as text.
+    pub(crate) fn read_interim(&mut self) -> String {
+        let head = self.until(b"\r\n\r\n").expect("an interim answer");
+        String::from_utf8_lossy(&head).into_owned()
+    }
+
     fn head(&mut self) -> io::Result<(u16, Vec<(String, String)>)> {
         let head = self.until(b"\r\n\r\n")?;
         let text = String::from_utf8_lossy(&head).into_owned();
@@ -287,7 +296,10 @@ impl Connection {
 
     fn until(&mut self, end: &[u8]) -> io::Result<Vec<u8>> {
         loop {
-            let found = self.buffer.windows(end.len()).position(|bytes| bytes == end);
+            let found = self
+                .buffer
+                .windows(end.len())
+                .position(|bytes| bytes == end);
             if let Some(at) = found {
                 return Ok(self.buffer.drain(..at + end.len()).collect());
             }

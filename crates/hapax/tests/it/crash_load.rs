@@ -96,7 +96,10 @@ fn a_hundred_kills_under_load_make_no_second_effect_and_lose_no_answer() {
     assert!(doubled.is_empty(), "{doubled:?}");
     let acknowledged = all.values().flatten().count();
     let open = all.len() - acknowledged;
-    eprintln!("0 second effects of {} keys; {acknowledged} acknowledged, 0 lost", all.len());
+    eprintln!(
+        "0 second effects of {} keys; {acknowledged} acknowledged, 0 lost",
+        all.len()
+    );
     assert!(acknowledged > CYCLES * 10, "only {acknowledged}");
     assert!(open > CYCLES, "only {open} were under way at a kill");
 }

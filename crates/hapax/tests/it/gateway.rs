@@ -143,7 +143,8 @@ impl Process {
 pub(crate) struct Gateway {
     pub(crate) setup: Setup,
     process: Option<Process>,
-    folder: TempDir,
+    /// Goes with it, and the data in it unless they are elsewhere.
+    _folder: TempDir,
 }
 
 impl Gateway {
@@ -174,13 +175,8 @@ impl Gateway {
         Ok(Self {
             setup,
             process,
-            folder,
+            _folder: folder,
         })
-    }
-
-    /// A place for files that go with it.
-    pub(crate) fn folder(&self) -> &Path {
-        self.folder.path()
     }
 
     fn process(&self) -> &Process {
@@ -242,9 +238,7 @@ impl Gateway {
     /// Waits for its end, which must be under way.
     pub(crate) fn wait_for_end(&mut self) -> (ExitStatus, String) {
         let process = self.process.as_mut().expect("it runs");
-        let status = eventually("its end", || {
-            process.child.try_wait().expect("it is ours")
-        });
+        let status = eventually("its end", || process.child.try_wait().expect("it is ours"));
         (status, process.log.lock().clone())
     }
 

@@ -182,9 +182,7 @@ fn a_frozen_gateway_that_thaws_finishes_what_it_had_begun() {
 fn the_black_hole_of_these_tests_accepts_nobody() {
     let hole = BlackHole::new();
     let address = hole.url().trim_start_matches("http://").parse();
-    let connected = TcpStream::connect_timeout(
-        &address.expect("an address"),
-        Duration::from_millis(100),
-    );
+    let connected =
+        TcpStream::connect_timeout(&address.expect("an address"), Duration::from_millis(100));
     assert!(connected.is_err());
 }

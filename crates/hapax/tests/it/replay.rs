@@ -160,7 +160,10 @@ fn cors_fields_name_ours_and_a_preflight_allows_the_key() {
     assert!(exposed.contains("Idempotent-Replayed"), "{exposed}");
     let same = from("https://a.example");
     assert!(same.is_replay());
-    assert_eq!(same.field("access-control-allow-origin"), Some("https://a.example"));
+    assert_eq!(
+        same.field("access-control-allow-origin"),
+        Some("https://a.example")
+    );
     let other = from("https://b.example");
     assert!(other.is_replay());
     assert_eq!(other.field("access-control-allow-origin"), None);

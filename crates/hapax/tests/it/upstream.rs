@@ -64,7 +64,11 @@ pub(crate) fn answer(status: u16, fields: &[(&str, &str)], body: &[u8]) -> Vec<u
 
 /// 201 with a body that no other effect has.
 pub(crate) fn created(effect: &Effect) -> Vec<u8> {
-    let body = format!("{{\"effect\":{},\"key\":{:?}}}", effect.serial, effect.key());
+    let body = format!(
+        "{{\"effect\":{},\"key\":{:?}}}",
+        effect.serial,
+        effect.key()
+    );
     let location = format!("/orders/{}", effect.serial);
     let fields = [
         ("Content-Type", "application/json"),
@@ -87,8 +91,6 @@ struct Log {
     effects: Watched<Vec<Effect>>,
     /// Answers that have been written in full.
     answered: Watched<usize>,
-    /// Connections that were accepted.
-    connections: Watched<usize>,
 }
 
 impl Upstream {
@@ -107,7 +109,6 @@ impl Upstream {
         let log = Log {
             effects: Watched::new(Vec::new()),
             answered: Watched::new(0),
-            connections: Watched::new(0),
         };
         let is_over = Arc::new(AtomicBool::new(false));
         let script: Arc<Script> = Arc::new(script);
@@ -117,7 +118,6 @@ impl Upstream {
                 if over.load(Ordering::Acquire) {
                     return;
                 }
-                shared.connections.change(|count| *count += 1);
                 let (script, shared) = (Arc::clone(&script), shared.clone());
                 thread::spawn(move || drop(serve(stream, &*script, &shared)));
             }
@@ -147,12 +147,11 @@ impl Upstream {
         effects.iter().filter(|effect| effect.key() == key).count()
     }
 
-    pub(crate) fn connections(&self) -> usize {
-        *self.log.connections.lock()
-    }
-
     pub(crate) fn wait_for_effects(&self, count: usize) {
-        let is_so = self.log.effects.wait_until(|effects| effects.len() >= count);
+        let is_so = self
+            .log
+            .effects
+            .wait_until(|effects| effects.len() >= count);
         assert!(is_so, "{} of {count} effects", self.count());
     }
 

@@ -1,0 +1,233 @@
+//! Shapes of requests on the wire: what is refused, what is waited for, TLS and HTTP/2.
+
+use std::process::Command;
+use std::time::Duration;
+
+use crate::client::{Connection, post};
+use crate::gateway::Gateway;
+use crate::upstream::Upstream;
+
+fn start(config: &str) -> (Upstream, Gateway) {
+    let upstream = Upstream::new();
+    let gateway = Gateway::start(&upstream.url(), config);
+    (upstream, gateway)
+}
+
+#[test]
+fn a_request_that_two_parsers_could_read_differently_never_reaches_the_upstream() {
+    let (upstream, gateway) = start("");
+    let keyed = "POST /orders HTTP/1.1\r\nHost: a.test\r\nIdempotency-Key: k\r\n";
+    let cases = [
+        (
+            "both lengths",
+            format!("{keyed}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"),
+        ),
+        (
+            "two lengths",
+            format!("{keyed}Content-Length: 0\r\nContent-Length: 0\r\n\r\n"),
+        ),
+        (
+            "a bare LF",
+            format!("{}Content-Length: 0\n\n", keyed.replace("\r\n", "\n")),
+        ),
+        ("one bare LF", format!("{keyed}Content-Length: 0\n\r\n")),
+        (
+            "two Hosts",
+            format!("{keyed}Host: b.test\r\nContent-Length: 0\r\n\r\n"),
+        ),
+        (
+            "no Host",
+            "POST / HTTP/1.1\r\nIdempotency-Key: k\r\nContent-Length: 0\r\n\r\n".to_owned(),
+        ),
+        (
+            "an upgrade with a body",
+            format!(
+                "{keyed}Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\n{{}}"
+            ),
+        ),
+        (
+            "another coding",
+            format!("{keyed}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n"),
+        ),
+        (
+            "a bad chunk",
+            format!("{keyed}Transfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n"),
+        ),
+        (
+            "a folded field",
+            format!("{keyed}X-A: b\r\n c\r\nContent-Length: 0\r\n\r\n"),
+        ),
+        (
+            "a space before the colon",
+            format!("{keyed}Content-Length : 0\r\n\r\n"),
+        ),
+        (
+            "a forged hop",
+            format!(
+                "{keyed}Connection: authorization\r\nAuthorization: x\r\nContent-Length: 0\r\n\r\n"
+            ),
+        ),
+        (
+            "an absolute target",
+            keyed.replace("/orders", "http://b.test/orders") + "Content-Length: 0\r\n\r\n",
+        ),
+        (
+            "a tunnel",
+            "CONNECT b.test:443 HTTP/1.1\r\nHost: b.test:443\r\n\r\n".to_owned(),
+        ),
+    ];
+    for (name, bytes) in cases {
+        let mut connection = Connection::open(gateway.address());
+        connection.send_anyway(bytes.as_bytes());
+        let answer = connection.read().unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(
+            (answer.status, answer.problem().as_str()),
+            (400, "request-malformed"),
+            "{name}"
+        );
+    }
+    assert_eq!(upstream.count(), 0);
+    assert_eq!(post("k").send(gateway.address()).idempotency(), "executed");
+}
+
+#[test]
+fn an_upgrade_with_a_key_is_refused_and_reaches_nobody() {
+    let (upstream, gateway) = start("");
+    let bytes = "POST /orders HTTP/1.1\r\nHost: a.test\r\nIdempotency-Key: k\r\n\
+                 Connection: upgrade\r\nUpgrade: websocket\r\n\r\n";
+    let mut connection = Connection::open(gateway.address());
+    connection.send(bytes.as_bytes()).expect("it listens");
+    let answer = connection.read().expect("an answer");
+    assert_eq!(answer.status, 400, "{answer:?}");
+    assert_eq!(upstream.count(), 0);
+}
+
+#[test]
+fn a_head_that_does_not_come_is_cut_off() {
+    let (upstream, gateway) =
+        start("[server]\nhead_timeout = \"200ms\"\nidle_timeout = \"300ms\"\n");
+    let mut slow = Connection::open(gateway.address());
+    slow.send(b"POST /orders HTTP/1.1\r\nHost: a")
+        .expect("it listens");
+    match slow.read() {
+        Ok(answer) => assert_eq!(answer.status, 408, "{answer:?}"),
+        Err(error) => assert_ne!(error.kind(), std::io::ErrorKind::WouldBlock, "{error}"),
+    }
+    assert!(slow.is_closed_by_peer());
+    let mut silent = Connection::open(gateway.address());
+    assert!(silent.is_closed_by_peer());
+    assert_eq!(upstream.count(), 0);
+}
+
+#[test]
+fn content_that_does_not_come_is_cut_off_and_the_key_stays_free() {
+    let (upstream, gateway) = start("[server]\nbody_timeout = \"300ms\"\n");
+    let whole = post("slow").bytes();
+    let mut slow = Connection::open(gateway.address());
+    slow.send(&whole[..whole.len() - 1]).expect("it listens");
+    let answer = slow.read().expect("an answer");
+    assert_eq!(
+        (answer.status, answer.problem().as_str()),
+        (408, "request-timeout")
+    );
+    assert!(slow.is_closed_by_peer());
+    assert_eq!(upstream.count(), 0);
+    assert_eq!(
+        post("slow").send(gateway.address()).idempotency(),
+        "executed"
+    );
+}
+
+#[test]
+fn requests_sent_one_behind_the_other_are_answered_in_order() {
+    let (upstream, gateway) = start("");
+    let mut connection = Connection::open(gateway.address());
+    let mut bytes = post("one").bytes();
+    bytes.extend(post("two").bytes());
+    bytes.extend(post("one").bytes());
+    connection.send(&bytes).expect("it listens");
+    let mut read = || connection.read().expect("an answer");
+    let (one, two, again) = (read(), read(), read());
+    assert_eq!(one.field("idempotency-key"), Some("one"));
+    assert_eq!(two.field("idempotency-key"), Some("two"));
+    assert!(again.is_replay());
+    assert_eq!(again.body, one.body);
+    assert_eq!(upstream.count(), 2);
+}
+
+#[test]
+fn a_client_that_waits_to_be_asked_for_content_is_asked() {
+    let (_upstream, gateway) = start("");
+    let mut connection = Connection::open(gateway.address());
+    let head = "POST /orders HTTP/1.1\r\nHost: a.test\r\nIdempotency-Key: k\r\n\
+                Expect: 100-continue\r\nContent-Length: 2\r\n\r\n";
+    connection.send(head.as_bytes()).expect("it listens");
+    connection.set_patience(Duration::from_secs(10));
+    assert!(connection.read_interim().contains(" 100 "));
+    connection.send(b"{}").expect("it listens");
+    assert_eq!(connection.read().expect("an answer").status, 201);
+}
+
+/// Runs curl; what it wrote.
+fn curl(arguments: &[&str]) -> String {
+    let output = Command::new("curl")
+        .args([
+            "--silent",
+            "--show-error",
+            "--include",
+            "--max-time",
+            "20",
+            "--noproxy",
+            "*",
+        ])
+        .args(["--data", "{}", "--header", "Idempotency-Key: k"])
+        .args(arguments)
+        .output()
+        .expect("curl is there");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    String::from_utf8_lossy(&output.stdout).to_lowercase()
+}
+
+#[test]
+fn http2_without_tls_is_understood() {
+    let (upstream, gateway) = start("");
+    let url = format!("http://{}/orders", gateway.address());
+    let first = curl(&["--http2-prior-knowledge", &url]);
+    assert!(first.starts_with("http/2 201"), "{first}");
+    assert!(first.contains("idempotency-status: executed"), "{first}");
+    let second = curl(&["--http2-prior-knowledge", &url]);
+    assert!(second.contains("idempotent-replayed: true"), "{second}");
+    // The same operation over the other version is a replay too.
+    let third = curl(&["--http1.1", &url]);
+    assert!(third.starts_with("http/1.1 201"), "{third}");
+    assert!(third.contains("idempotent-replayed: true"), "{third}");
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn a_tls_listener_serves_both_versions_of_http() {
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let names = vec!["localhost".to_owned(), "127.0.0.1".to_owned()];
+    let made = rcgen::generate_simple_self_signed(names).expect("a certificate");
+    let (certificate, key) = (
+        folder.path().join("cert.pem"),
+        folder.path().join("key.pem"),
+    );
+    std::fs::write(&certificate, made.cert.pem()).expect("a file");
+    std::fs::write(&key, made.signing_key.serialize_pem()).expect("a file");
+    let config = format!("[server]\ntls = {{ cert_file = {certificate:?}, key_file = {key:?} }}\n");
+    let (upstream, gateway) = start(&config);
+    assert_eq!(gateway.scheme(), "https");
+    let url = format!("https://{}/orders", gateway.address());
+    let trust = certificate.to_str().expect("a name");
+    let first = curl(&["--cacert", trust, "--http2", &url]);
+    assert!(first.starts_with("http/2 201"), "{first}");
+    let second = curl(&["--cacert", trust, "--http1.1", &url]);
+    assert!(second.starts_with("http/1.1 201"), "{second}");
+    assert!(second.contains("idempotent-replayed: true"), "{second}");
+    assert_eq!(upstream.effects()[0].field("x-forwarded-proto"), "https");
+    // Without TLS nobody is served.
+    assert!(post("plain").try_send(gateway.address()).is_err());
+    assert_eq!(upstream.count(), 1);
+}
