@@ -37,6 +37,8 @@ use crate::upstream::{TlsRoots, Upstream, UpstreamSettings, UpstreamSetupError};
 /// How often expired records are looked for, and how many go at once (P35).
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_AT_ONCE: usize = 1_000;
+/// A connection whose content stalls is cut this much later than a keyed request is answered 408.
+const BODY_STALL_GRACE: Duration = Duration::from_secs(1);
 /// How often a drain looks whether the last operation has ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
@@ -156,9 +158,11 @@ async fn serve(
         listener::serve(gateway_listener, gateway_settings, gateway, stopped)
     });
     let sweeping = tokio::spawn(sweep(layer.clone()));
+    // Before it says that it is ready: who reads that line may send a signal at once.
+    let signals = Signals::watch()?;
     announce(&gateway_url, &admin_url, &layer)?;
 
-    wait_for_the_end(&reloader, &watched).await?;
+    signals.wait_for_the_end(&reloader, &watched).await;
     watched.is_draining.store(true, Ordering::Relaxed);
     tracing::info!("draining");
     let began = Instant::now();
@@ -218,7 +222,7 @@ fn deadlines(settings: &Settings) -> Deadlines {
     Deadlines {
         head: settings.server.head_timeout,
         idle: settings.server.idle_timeout,
-        body_stall: settings.server.body_timeout,
+        body_stall: settings.server.body_timeout + BODY_STALL_GRACE,
         answer_stall: settings.server.answer_timeout,
     }
 }
@@ -234,6 +238,7 @@ fn layer_options(settings: &Settings) -> Options {
             outstanding_per_scope: limits.max_outstanding_per_scope.unwrap_or(usize::MAX),
         },
         store_timeout: settings.store.operation_timeout,
+        body_timeout: settings.server.body_timeout,
         ..Options::default()
     }
 }
@@ -360,17 +365,31 @@ async fn sweep(layer: HapaxLayer<AnyStore>) {
     }
 }
 
-/// Waits for SIGTERM or SIGINT, reloading on every SIGHUP.
-async fn wait_for_the_end(reloader: &Reloader, watched: &Watched) -> Result<(), ServeError> {
-    let handler = |kind: SignalKind| signal(kind).map_err(system("a signal handler"));
-    let mut terminate: Signal = handler(SignalKind::terminate())?;
-    let mut interrupt: Signal = handler(SignalKind::interrupt())?;
-    let mut hang_up: Signal = handler(SignalKind::hangup())?;
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => return Ok(()),
-            _ = interrupt.recv() => return Ok(()),
-            _ = hang_up.recv() => reloader.reload(watched),
+/// What an operator can tell the process.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    fn watch() -> Result<Self, ServeError> {
+        let handler = |kind: SignalKind| signal(kind).map_err(system("a signal handler"));
+        Ok(Self {
+            terminate: handler(SignalKind::terminate())?,
+            interrupt: handler(SignalKind::interrupt())?,
+            hang_up: handler(SignalKind::hangup())?,
+        })
+    }
+
+    /// Waits for SIGTERM or SIGINT, reloading on every SIGHUP.
+    async fn wait_for_the_end(mut self, reloader: &Reloader, watched: &Watched) {
+        loop {
+            tokio::select! {
+                _ = self.terminate.recv() => return,
+                _ = self.interrupt.recv() => return,
+                _ = self.hang_up.recv() => reloader.reload(watched),
+            }
         }
     }
 }
