@@ -41,11 +41,17 @@ impl Source {
     }
 }
 
-/// Whether a file is nothing but tests, benchmarks or the suite that tests stores.
+/// Whether a file is nothing but tests, benchmarks, examples or the suite that tests stores.
 fn is_test_file(path: &str) -> bool {
-    ["/tests/", "/benches/", "/conformance/", "fuzz/"]
-        .iter()
-        .any(|part| path.contains(part))
+    [
+        "/tests/",
+        "/benches/",
+        "/examples/",
+        "/conformance/",
+        "fuzz/",
+    ]
+    .iter()
+    .any(|part| path.contains(part))
         || path.ends_with("/tests.rs")
         || path.ends_with("_tests.rs")
 }
@@ -298,6 +304,7 @@ mod tests {
             "crates/a/tests/it/main.rs",
             "crates/a/src/b/tests.rs",
             "crates/a/src/c_tests.rs",
+            "crates/a/examples/d.rs",
         ] {
             let source = Source::parse(&File::new(path, "a();\n"));
             assert_eq!(
