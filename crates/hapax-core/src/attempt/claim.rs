@@ -38,10 +38,11 @@ impl Attempt {
             }
             Ok(Insert::Occupied { held, now }) => self.consider(&held, now, elapsed, tell),
             Err(error) if error.may_have_written() => {
+                self.may_be_claimed = true;
                 self.phase = Phase::CheckingClaim;
                 Step::Read
             }
-            Err(error) => self.store_failed(&error, Then::Done, tell),
+            Err(error) => self.store_failed(&error, tell),
         }
     }
 
@@ -61,9 +62,9 @@ impl Attempt {
                     reason,
                     source: None,
                 };
-                self.store_failed(&error, Then::Undo, tell)
+                self.store_failed(&error, tell)
             }
-            Err(error) => self.store_failed(&error, Then::Undo, tell),
+            Err(error) => self.store_failed(&error, tell),
         }
     }
 
@@ -135,10 +136,14 @@ impl Attempt {
             Ok(Write::Applied { .. }) => self.execute(attempt, tell),
             Ok(Write::Stale) => self.race_again(tell),
             Err(error) if error.may_have_written() => {
+                // A rejected operation had no effect: nothing is forgotten when the key is given
+                // back. A re-send is never undone: removing its record would forget that an
+                // earlier attempt may have had its effect; the claim lapses instead.
+                self.may_be_claimed = attempt == 1;
                 self.phase = Phase::CheckingTakeover { attempt };
                 Step::Read
             }
-            Err(error) => self.store_failed(&error, Then::Done, tell),
+            Err(error) => self.store_failed(&error, tell),
         }
     }
 
@@ -153,11 +158,7 @@ impl Attempt {
                 self.execute(attempt, tell)
             }
             Ok(_) => self.race_again(tell),
-            // A rejected operation had no effect: nothing is forgotten when the key is given back.
-            Err(error) if attempt == 1 => self.store_failed(&error, Then::Undo, tell),
-            // Not undone: removing the record would forget that an earlier attempt may have had
-            // its effect. The claim lapses and the outcome stays unknown.
-            Err(error) => self.store_failed(&error, Then::Done, tell),
+            Err(error) => self.store_failed(&error, tell),
         }
     }
 
@@ -173,7 +174,7 @@ impl Attempt {
                 }
                 self.race_again(tell)
             }
-            Err(error) => self.store_failed(&error, Then::Done, tell),
+            Err(error) => self.store_failed(&error, tell),
         }
     }
 
@@ -193,7 +194,7 @@ impl Attempt {
     /// P17. A damaged record or a full store never fails open: the first may have run, the
     /// second can still answer for those that have. Nor does an attempt that has seen another's
     /// record: failing open is for not knowing, and it knows that the operation may have run.
-    pub(super) fn store_failed(&mut self, error: &StoreError, then: Then, tell: Tell<'_>) -> Step {
+    pub(super) fn store_failed(&mut self, error: &StoreError, tell: Tell<'_>) -> Step {
         let is_unreachable = matches!(
             error,
             StoreError::Refused { .. } | StoreError::Uncertain { .. }
@@ -213,11 +214,7 @@ impl Attempt {
             _ => "The store could not be asked. Nothing was executed.",
         };
         let reply = problem_reply(ProblemKind::StoreUnavailable, detail, Outcome::StoreError);
-        if self.is_observing() {
-            return self.give_way(reply, tell);
-        }
-        self.phase = Phase::Replying(then);
-        Step::Reply(reply)
+        self.give_way(reply, tell)
     }
 
     /// Answers without executing; on a route that only observes, says so and executes.
@@ -229,7 +226,12 @@ impl Attempt {
             });
             return self.execute_unrecorded(Outcome::Observed);
         }
-        self.phase = Phase::Replying(Then::Done);
+        let then = if self.may_be_claimed {
+            Then::Undo
+        } else {
+            Then::Done
+        };
+        self.phase = Phase::Replying(then);
         Step::Reply(reply)
     }
 }

@@ -20,6 +20,10 @@ pub struct Attempt {
     pub(super) races: u32,
     /// Whether the store has shown this attempt that the key is held.
     pub(super) has_met_record: bool,
+    /// Whether a write that takes the vacant key, or one whose operation had no effect, was
+    /// given up without knowing that it failed: it may yet arrive, and is taken back at the end
+    /// (P51).
+    pub(super) may_be_claimed: bool,
 }
 
 #[derive(Debug)]
@@ -101,6 +105,7 @@ impl Attempt {
             phase: Phase::Claiming,
             races: 0,
             has_met_record: false,
+            may_be_claimed: false,
         }
     }
 

@@ -45,7 +45,38 @@ fn a_claim_whose_reply_was_lost_gives_way_to_the_record_that_is_there() {
             found(theirs(State::Completed(response(201)))),
             "reply stored 201 replayed replayed",
         )
-        .ends();
+        // The record may go and the write still arrive: nobody would hold the key then.
+        .gives(Input::Replied, "remove a")
+        .gives(stale(), "done");
+}
+
+#[test]
+fn a_claim_that_may_yet_arrive_is_used_by_a_duplicate_that_waits_and_taken_back_by_one_that_does_not()
+ {
+    let waiting = || {
+        let mut life = life(|policy| policy.wait = Duration::from_secs(5));
+        life.gives(Input::Begin, "insert a outstanding #1")
+            .gives(Input::Inserted(Err(uncertain())), "read")
+            .gives(found(theirs(outstanding())), "wait 5s");
+        life
+    };
+    waiting()
+        .gives(Input::Waited, "insert a outstanding #1")
+        .gives(
+            occupied(held(OURS, outstanding(), Duration::ZERO)),
+            "execute #1 every 20s",
+        );
+    for give_up in [Input::WaitRefused, Input::Waited] {
+        let mut life = waiting();
+        life.after(Duration::from_secs(5));
+        if matches!(give_up, Input::Waited) {
+            life.gives(give_up, "insert a outstanding #1")
+                .gives(occupied(theirs(outstanding())), CONFLICT);
+        } else {
+            life.gives(give_up, CONFLICT);
+        }
+        life.gives(Input::Replied, "remove a");
+    }
 }
 
 #[test]
