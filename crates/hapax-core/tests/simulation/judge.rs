@@ -1,0 +1,235 @@
+//! What must hold in every history.
+
+use hapax_core::attempt::{Execution, Reply, ReplyContent, Ticket};
+use hapax_core::event::Outcome;
+use hapax_core::record::{Content, State};
+
+use crate::store::FakeStore;
+use crate::upstream::{Call, Plan};
+
+/// The guarantee that a history broke.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Rule {
+    OneEffect,
+    OneAnswer,
+    NoPhantom,
+    NoLoss,
+    ClaimFirst,
+    OtherPayload,
+    HonestUnknown,
+    Liveness,
+    OneReply,
+}
+
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Violation {
+    pub(crate) rule: Rule,
+    pub(crate) what: &'static str,
+}
+
+/// What is demanded of a history, besides what always is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Demands {
+    /// `on_unknown = "refuse"` and fail closed: at most one effect.
+    pub(crate) is_safe: bool,
+    /// Nothing goes wrong: no unknown outcome, no unavailable store.
+    pub(crate) is_clean: bool,
+    /// All requests are the same.
+    pub(crate) is_one_request: bool,
+}
+
+/// An answer that its client will not ask again for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Final {
+    status: u16,
+    /// The call whose answer it is.
+    call: u8,
+}
+
+/// What an attempt that arrives now must respect.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Known {
+    Nothing,
+    /// A client has a final answer, but it could not be recorded (P24).
+    Answered,
+    /// A client has a final answer and the record has it too.
+    Recorded,
+}
+
+/// Who is being answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Client {
+    /// Which of the two requests it sent.
+    pub(crate) request: u8,
+    /// What was known when it arrived.
+    pub(crate) knew: Known,
+    /// The call made for it.
+    pub(crate) call: Option<u8>,
+    /// Whether the store has acknowledged the answer of that call.
+    pub(crate) has_settled: bool,
+}
+
+pub(crate) struct Judge {
+    pub(crate) demands: Demands,
+    pub(crate) violation: Option<Violation>,
+    pub(crate) known: Known,
+    /// The answer that every later one must equal.
+    answer: Option<Final>,
+}
+
+impl Judge {
+    pub(crate) fn new(demands: Demands) -> Self {
+        Self {
+            demands,
+            violation: None,
+            known: Known::Nothing,
+            answer: None,
+        }
+    }
+
+    pub(crate) fn require(&mut self, holds: bool, rule: Rule, what: &'static str) {
+        if !holds && self.violation.is_none() {
+            self.violation = Some(Violation { rule, what });
+        }
+    }
+
+    /// An attempt is about to send the operation.
+    pub(crate) fn executes(
+        &mut self,
+        execution: Execution,
+        ticket: &Ticket,
+        has_met_record: bool,
+        store: &FakeStore,
+        calls: &[Call],
+    ) {
+        let is_held = store
+            .held
+            .as_ref()
+            .is_some_and(|held| held.record.claim == ticket.claim);
+        let is_claimed = match execution.heartbeat {
+            Some(_) if self.demands.is_safe => is_held,
+            Some(_) => store.claims.contains(&ticket.claim),
+            None => !self.demands.is_safe && !has_met_record,
+        };
+        self.require(is_claimed, Rule::ClaimFirst, "executed without a claim");
+        if !self.demands.is_safe {
+            return;
+        }
+        let is_first = calls.iter().all(|call| call.plan.is_harmless());
+        self.require(
+            is_first,
+            Rule::OneEffect,
+            "executed although an earlier call may have had its effect",
+        );
+        self.require(
+            self.answer.is_none(),
+            Rule::NoLoss,
+            "executed although a client has a final answer",
+        );
+    }
+
+    /// A client is being answered, in a history that had so many `faults` of the store.
+    pub(crate) fn replies(&mut self, reply: &Reply, to: Client, faults: u32, calls: &[Call]) {
+        let answer = final_of(reply, to.call, calls);
+        if let Some(answer) = answer {
+            let is_recorded = to.has_settled || matches!(reply.content, ReplyContent::Stored(_));
+            self.require(
+                is_recorded || faults > 0 || reply.outcome == Outcome::StoreError,
+                Rule::NoLoss,
+                "answered before the record was there",
+            );
+            self.is_final(answer, to.request, is_recorded, calls);
+        }
+        let is_trouble = matches!(reply.outcome, Outcome::Unknown | Outcome::StoreError);
+        self.require(
+            !(self.demands.is_clean && is_trouble),
+            Rule::HonestUnknown,
+            "trouble was told where there was none",
+        );
+        self.require(
+            reply.outcome != Outcome::StoreError || faults > 0 || !self.demands.is_safe,
+            Rule::HonestUnknown,
+            "the store was blamed without a fault",
+        );
+        if !self.demands.is_safe || to.knew == Known::Nothing || answer.is_some() {
+            return;
+        }
+        let is_kept = match reply.outcome {
+            Outcome::StoreError => true,
+            Outcome::Mismatch => !self.demands.is_one_request,
+            Outcome::Unknown | Outcome::InProgress => to.knew == Known::Answered,
+            _ => false,
+        };
+        self.require(is_kept, Rule::NoLoss, "a final answer was lost");
+    }
+
+    fn is_final(&mut self, answer: Final, request: u8, is_recorded: bool, calls: &[Call]) {
+        let call = calls.get(usize::from(answer.call));
+        self.require(
+            call.is_some_and(|call| call.request == request),
+            Rule::OtherPayload,
+            "the answer to another request was given",
+        );
+        if answer.status == 201 {
+            self.require(
+                call.is_some_and(|call| call.has_acted),
+                Rule::NoPhantom,
+                "a final answer without an effect",
+            );
+        }
+        if !self.demands.is_safe {
+            return;
+        }
+        // A rejection is an answer for good only where nobody can rebind the key.
+        if answer.status != 201 && !self.demands.is_one_request {
+            return;
+        }
+        let first = *self.answer.get_or_insert(answer);
+        self.require(first == answer, Rule::OneAnswer, "two final answers");
+        if is_recorded {
+            self.known = Known::Recorded;
+        } else if self.known == Known::Nothing {
+            self.known = Known::Answered;
+        }
+    }
+
+    /// Everything is over, and whatever was broken works again.
+    pub(crate) fn ends(&mut self, store: &FakeStore, calls: &[Call]) {
+        let is_outstanding = store
+            .held
+            .as_ref()
+            .is_some_and(|held| matches!(held.record.state, State::Outstanding { .. }));
+        self.require(!is_outstanding, Rule::Liveness, "something is outstanding");
+        let effects = calls.iter().filter(|call| call.has_acted).count();
+        self.require(
+            effects <= 1 || !self.demands.is_safe,
+            Rule::OneEffect,
+            "two effects",
+        );
+    }
+}
+
+fn stored_final(stored: &hapax_core::record::StoredResponse) -> Option<Final> {
+    let status = stored.status.as_u16();
+    let Content::Stored(content) = &stored.content else {
+        return None;
+    };
+    let call = *content.first()?;
+    matches!(status, 201 | 422).then_some(Final { status, call })
+}
+
+fn final_of(reply: &Reply, own_call: Option<u8>, calls: &[Call]) -> Option<Final> {
+    match &reply.content {
+        ReplyContent::Stored(stored) => stored_final(stored),
+        ReplyContent::Upstream => {
+            let call = own_call?;
+            let status = match calls.get(usize::from(call))?.plan {
+                Plan::Completes => 201,
+                Plan::Rejects => 422,
+                _ => return None,
+            };
+            Some(Final { status, call })
+        }
+        ReplyContent::Problem(_) | ReplyContent::Mismatch { .. } => None,
+    }
+}

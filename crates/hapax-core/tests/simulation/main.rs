@@ -1,0 +1,135 @@
+//! Many seeded histories of one key under a faulty store, crashes, frozen holders and an
+//! upstream that fails around its effect; and controls that must be caught.
+//!
+//! `HAPAX_CAMPAIGN=n` runs n times as many. A failure prints its seed, and
+//! `HAPAX_SEED=n cargo nextest run -p hapax-core --test simulation` repeats it alone.
+
+mod judge;
+mod random;
+mod store;
+mod upstream;
+mod world;
+
+use judge::{Rule, Violation};
+use store::Flaw;
+use world::{Fault, Tally, run, run_traced};
+
+/// Histories of a normal run, spread over the tests so that they run side by side.
+const HISTORIES: u64 = 40_000;
+/// A control that is not caught in so many histories is not caught.
+const CONTROL_HISTORIES: u64 = 20_000;
+
+fn from_environment(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+/// Runs the histories of a part of the seeds and adds up what was in them.
+fn sum(part: u64) -> Tally {
+    if let Some(seed) = from_environment("HAPAX_SEED") {
+        let result = run_traced(seed, Fault::None);
+        assert!(result.is_ok(), "seed {seed}: {result:?}");
+    }
+    let count = HISTORIES / 2 * from_environment("HAPAX_CAMPAIGN").unwrap_or(1);
+    let mut sum = Tally::default();
+    for seed in (0..count).map(|number| 2 * number + part) {
+        let result = run(seed, Fault::None);
+        let Ok(tally) = result else {
+            panic!("HAPAX_SEED={seed}: {result:?}");
+        };
+        sum.steps += tally.steps;
+        sum.calls += tally.calls;
+        sum.effects += tally.effects;
+        sum.faults += tally.faults;
+        sum.unknown += tally.unknown;
+        sum.recorded += tally.recorded;
+        sum.unrecorded += tally.unrecorded;
+    }
+    println!("{count} histories, 0 violations: {sum:?}");
+    // Against vacuous runs: of everything that makes a history interesting there was enough.
+    for (what, least) in [
+        (sum.calls, count / 2),
+        (sum.effects, count / 3),
+        (sum.faults, count / 4),
+        (sum.recorded, count / 4),
+        (sum.unknown, count / 50),
+        (sum.unrecorded, count / 2000),
+    ] {
+        assert!(what >= least, "too little happened: {sum:?}");
+    }
+    sum
+}
+
+#[test]
+fn no_history_breaks_a_guarantee_even_seeds() {
+    sum(0);
+}
+
+#[test]
+fn no_history_breaks_a_guarantee_odd_seeds() {
+    sum(1);
+}
+
+/// Runs histories with something broken on purpose until the judge says `expected`; what else
+/// it says on the way only shows that the fault has more than one face.
+fn check_caught(fault: Fault, expected: Rule) {
+    let mut others = 0;
+    for seed in 0..CONTROL_HISTORIES {
+        match run(seed, fault) {
+            Err(Violation { rule, what }) if rule == expected => {
+                println!("{fault:?}: seed {seed} breaks {rule:?}, {what}; {others} others before");
+                return;
+            }
+            Err(_) => others += 1,
+            Ok(_) => {}
+        }
+    }
+    panic!("{fault:?} is not caught by {expected:?} in {CONTROL_HISTORIES} histories");
+}
+
+#[test]
+fn a_store_that_does_not_compare_before_it_swaps_is_caught() {
+    for rule in [Rule::NoLoss, Rule::OneEffect] {
+        check_caught(Fault::Store(Flaw::ReplaceIgnoresExpected), rule);
+    }
+}
+
+#[test]
+fn a_store_that_removes_whatever_is_there_is_caught() {
+    check_caught(Fault::Store(Flaw::RemoveIgnoresExpected), Rule::OneEffect);
+}
+
+#[test]
+fn a_store_whose_claim_overwrites_is_caught() {
+    check_caught(Fault::Store(Flaw::InsertOverwrites), Rule::OneEffect);
+}
+
+#[test]
+fn a_settled_record_that_keeps_its_claim_id_is_caught() {
+    check_caught(Fault::Store(Flaw::SealIsNotRotated), Rule::NoLoss);
+}
+
+#[test]
+fn a_lease_that_frees_the_key_is_caught() {
+    check_caught(Fault::Store(Flaw::LapsedIsVacant), Rule::OneEffect);
+}
+
+#[test]
+fn a_store_that_forgets_what_it_acknowledged_is_caught() {
+    check_caught(Fault::Store(Flaw::SettlementIsForgotten), Rule::NoLoss);
+    check_caught(Fault::Store(Flaw::ClaimIsForgotten), Rule::ClaimFirst);
+}
+
+#[test]
+fn a_transport_that_sends_twice_is_caught() {
+    check_caught(Fault::SentTwice, Rule::OneEffect);
+}
+
+#[test]
+fn a_route_that_sends_unknown_operations_again_is_caught() {
+    check_caught(Fault::Resends, Rule::OneEffect);
+}
+
+#[test]
+fn a_route_that_fails_open_is_caught() {
+    check_caught(Fault::FailsOpen, Rule::ClaimFirst);
+}

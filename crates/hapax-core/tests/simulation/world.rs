@@ -1,0 +1,530 @@
+//! One history: several attempts on one key, step by step in a random order.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hapax_core::attempt::{Attempt, Execution, Input, Step, Ticket, UpstreamFailure};
+use hapax_core::event::Event;
+use hapax_core::fingerprint::Fingerprint;
+use hapax_core::key::RecordKey;
+use hapax_core::policy::{OnStoreFailure, OnUnknown, Policy};
+use hapax_core::record::{ClaimId, State};
+use hapax_core::scope::ScopeId;
+
+use crate::judge::{Client, Demands, Judge, Known, Rule, Violation};
+use crate::random::Random;
+use crate::store::{FakeStore, Flaw, MAX_LATENESS};
+use crate::upstream::{Call, Plan};
+
+const LEASE: u64 = 60_000;
+const UPSTREAM_TIMEOUT: u64 = 30_000;
+/// More steps than any attempt may take (G10).
+const MAX_STEPS: u32 = 600;
+/// More turns than any history may take (G10).
+const MAX_TURNS: u32 = 50_000;
+/// Attempts after everything has calmed down: the first may be the one that executes, the
+/// second must get what the first got.
+const PROBES: u64 = 2;
+
+/// What is wrong on purpose, for the controls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fault {
+    None,
+    Store(Flaw),
+    /// The transport sends a request twice.
+    SentTwice,
+    /// The route re-sends unknown operations, and is judged as if it did not.
+    Resends,
+    /// The route fails open, and is judged as if it did not.
+    FailsOpen,
+}
+
+/// What may happen in a history; drawn from its seed.
+struct Setting {
+    demands: Demands,
+    policy: Arc<Policy>,
+    attempts: u64,
+    is_frozen: bool,
+    is_crashing: bool,
+    is_troubled: bool,
+    is_slow: bool,
+}
+
+impl Setting {
+    fn draw(random: &mut Random, fault: Fault, store: &mut FakeStore) -> Self {
+        let is_clean = random.once_in(8);
+        let mut maybe = |times| !is_clean && random.once_in(times);
+        let (is_frozen, is_crashing) = (maybe(3), maybe(3));
+        let (is_troubled, is_slow, is_faulty) = (maybe(2), maybe(2), maybe(2));
+        store.is_late = maybe(2);
+        store.is_ordered = !maybe(4);
+        if is_faulty {
+            store.one_fault_in = random.between(2, 20);
+        }
+        let is_resending = fault == Fault::Resends || random.once_in(10);
+        let is_open = fault == Fault::FailsOpen || random.once_in(10);
+        let policy = Policy {
+            lease: Duration::from_millis(LEASE),
+            upstream_timeout: Duration::from_millis(UPSTREAM_TIMEOUT),
+            wait: Duration::from_secs(if random.once_in(2) { 5 } else { 0 }),
+            on_unknown: if is_resending {
+                OnUnknown::Resend
+            } else {
+                OnUnknown::Refuse
+            },
+            on_store_failure: if is_open {
+                OnStoreFailure::FailOpen
+            } else {
+                OnStoreFailure::FailClosed
+            },
+            methods: Vec::new(),
+            key_from: Vec::new(),
+            scope: Vec::new(),
+            ..Policy::default()
+        };
+        let is_judged_safe = matches!(fault, Fault::Resends | Fault::FailsOpen);
+        let demands = Demands {
+            is_safe: is_judged_safe || !(is_resending || is_open),
+            is_clean,
+            is_one_request: !random.once_in(5),
+        };
+        Self {
+            demands,
+            policy: Arc::new(policy),
+            attempts: random.between(2, 6),
+            is_frozen,
+            is_crashing,
+            is_troubled,
+            is_slow,
+        }
+    }
+}
+
+enum Doing {
+    Perform(Step),
+    Deliver(Input),
+    Sleep { until: u64, seen: Option<u64> },
+    Upstream(Upstream),
+}
+
+/// A driver's side of a call.
+#[derive(Clone, Copy)]
+struct Upstream {
+    call: u8,
+    heartbeat: Option<(u64, u64)>,
+    times_out_at: Option<u64>,
+    /// What has come already: nothing more comes after that.
+    has_ended: bool,
+}
+
+struct Actor {
+    attempt: Attempt,
+    request: u8,
+    arrived: u64,
+    knew: Known,
+    doing: Doing,
+    upstream: Option<Upstream>,
+    has_met_record: bool,
+    steps: u32,
+    replies: u32,
+    /// Whether the store has acknowledged this attempt's answer.
+    has_settled: bool,
+}
+
+pub(crate) struct World {
+    random: Random,
+    setting: Setting,
+    fault: Fault,
+    store: FakeStore,
+    judge: Judge,
+    calls: Vec<Call>,
+    actors: Vec<Actor>,
+    arrived: u64,
+    is_calm: bool,
+    is_traced: bool,
+}
+
+/// What a history that went well had in it, against vacuous runs.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Tally {
+    pub(crate) steps: u64,
+    pub(crate) calls: u64,
+    pub(crate) effects: u64,
+    pub(crate) faults: u64,
+    pub(crate) unknown: u64,
+    pub(crate) recorded: u64,
+    pub(crate) unrecorded: u64,
+}
+
+/// Runs the history of `seed`.
+pub(crate) fn run(seed: u64, fault: Fault) -> Result<Tally, Violation> {
+    begin(seed, fault, false).run()
+}
+
+/// The same, printing every step.
+pub(crate) fn run_traced(seed: u64, fault: Fault) -> Result<Tally, Violation> {
+    begin(seed, fault, true).run()
+}
+
+fn begin(seed: u64, fault: Fault, is_traced: bool) -> World {
+    let mut random = Random::new(seed);
+    let flaw = match fault {
+        Fault::Store(flaw) => flaw,
+        _ => Flaw::None,
+    };
+    let mut store = FakeStore::new(flaw);
+    let setting = Setting::draw(&mut random, fault, &mut store);
+    let judge = Judge::new(setting.demands);
+    World {
+        random,
+        setting,
+        fault,
+        store,
+        judge,
+        calls: Vec::new(),
+        actors: Vec::new(),
+        arrived: 0,
+        is_calm: false,
+        is_traced,
+    }
+}
+
+impl World {
+    fn run(mut self) -> Result<Tally, Violation> {
+        let mut tally = Tally::default();
+        let mut turns = 0;
+        while self.arrived < self.setting.attempts || !self.actors.is_empty() {
+            self.turn(&mut tally);
+            turns += 1;
+            self.judge
+                .require(turns < MAX_TURNS, Rule::Liveness, "it never ends");
+            if let Some(violation) = self.judge.violation {
+                return Err(violation);
+            }
+        }
+        self.calm_down(&mut tally);
+        self.judge.ends(&self.store, &self.calls);
+        if let Some(violation) = self.judge.violation {
+            return Err(violation);
+        }
+        tally.calls = self.calls.len() as u64;
+        tally.effects = self.calls.iter().filter(|call| call.has_acted).count() as u64;
+        tally.faults = u64::from(self.store.faults);
+        tally.unknown = u64::from(self.is_unknown());
+        tally.recorded = u64::from(self.judge.known == Known::Recorded);
+        tally.unrecorded = u64::from(self.judge.known == Known::Answered);
+        Ok(tally)
+    }
+
+    fn is_unknown(&self) -> bool {
+        (self.store.held.as_ref())
+            .is_some_and(|held| matches!(held.record.state, State::Unknown { .. }))
+    }
+
+    /// Faults stop; whatever is on its way arrives; leases run out; and clients ask once more.
+    fn calm_down(&mut self, tally: &mut Tally) {
+        self.store.one_fault_in = 0;
+        self.is_calm = true;
+        self.advance_to(self.store.now + MAX_LATENESS);
+        self.advance_to(self.store.now + 10 * LEASE);
+        let is_excused =
+            self.setting.is_frozen || self.setting.is_crashing || !self.store.is_ordered;
+        let is_harmless = self.calls.iter().all(|call| call.plan.is_harmless());
+        let is_false = self.setting.demands.is_safe
+            && !is_excused
+            && is_harmless
+            && (self.is_unknown() || self.is_outstanding());
+        self.judge.require(
+            !is_false,
+            Rule::HonestUnknown,
+            "unknown although nothing can have happened",
+        );
+        for _ in 0..PROBES {
+            self.arrive();
+            while !self.actors.is_empty() && self.judge.violation.is_none() {
+                self.turn(tally);
+            }
+        }
+    }
+
+    fn is_outstanding(&self) -> bool {
+        (self.store.held.as_ref())
+            .is_some_and(|held| matches!(held.record.state, State::Outstanding { .. }))
+    }
+
+    /// One thing happens.
+    fn turn(&mut self, tally: &mut Tally) {
+        let count = self.actors.len() as u64;
+        let choice = self.random.below(count + 2);
+        if let Some(at) = usize::try_from(choice).ok().filter(|_| choice < count) {
+            if self.setting.is_crashing && !self.is_calm && self.random.once_in(40) {
+                self.actors.swap_remove(at);
+            } else if self.is_ready(at) {
+                tally.steps += 1;
+                self.act(at);
+            }
+        } else if choice == count && self.arrived < self.setting.attempts {
+            // Some come together, some long after the first.
+            if self.random.once_in(3) {
+                self.arrive();
+            }
+        } else {
+            self.pass_time();
+        }
+    }
+
+    fn arrive(&mut self) {
+        self.arrived += 1;
+        let request = match &self.store.held {
+            // Only the same request finds out that a lease has run out.
+            Some(held) if self.is_calm => held.record.fingerprint.digest[0],
+            _ if self.setting.demands.is_one_request || self.random.once_in(2) => 1,
+            _ => 2,
+        };
+        let id = |kind| {
+            let mut bytes = [0; 16];
+            bytes[0] = kind;
+            bytes[1] = u8::try_from(self.arrived).unwrap_or(u8::MAX);
+            ClaimId::from_bytes(bytes)
+        };
+        let ticket = Ticket {
+            key: RecordKey::from_bytes([1; 16]),
+            scope: ScopeId::from_bytes([2; 16]),
+            fingerprint: Fingerprint {
+                digest: [request; 16],
+                outline: Vec::new(),
+            },
+            policy: Arc::clone(&self.setting.policy),
+            route: Arc::from(""),
+            claim: id(1),
+            seal: id(2),
+            trace: None,
+        };
+        self.actors.push(Actor {
+            attempt: Attempt::new(ticket),
+            request,
+            arrived: self.store.now,
+            knew: self.judge.known,
+            doing: Doing::Deliver(Input::Begin),
+            upstream: None,
+            has_met_record: false,
+            steps: 0,
+            replies: 0,
+            has_settled: false,
+        });
+    }
+
+    fn is_ready(&self, at: usize) -> bool {
+        let now = self.store.now;
+        self.actors.get(at).is_some_and(|actor| match &actor.doing {
+            Doing::Perform(_) | Doing::Deliver(_) => true,
+            Doing::Sleep { until, seen } => {
+                *until <= now || seen.is_some_and(|version| version != self.store.version)
+            }
+            Doing::Upstream(upstream) => self.next_due(upstream).is_some_and(|due| due <= now),
+        })
+    }
+
+    /// When the next thing comes from a call.
+    fn next_due(&self, upstream: &Upstream) -> Option<u64> {
+        let answer = self
+            .calls
+            .get(usize::from(upstream.call))
+            .map(|call| call.answers_at);
+        let heartbeat = upstream.heartbeat.map(|(_, due)| due);
+        [answer, heartbeat, upstream.times_out_at]
+            .into_iter()
+            .flatten()
+            .min()
+    }
+
+    fn pass_time(&mut self) {
+        let now = self.store.now;
+        let is_busy = (0..self.actors.len()).any(|at| self.is_ready(at));
+        let to = if self.setting.is_frozen && !self.is_calm && self.random.once_in(12) {
+            now + self.random.between(1_000, 2 * LEASE)
+        } else if is_busy {
+            now + self.random.below(30)
+        } else {
+            let sleeping = self.actors.iter().filter_map(|actor| match &actor.doing {
+                Doing::Sleep { until, .. } => Some(*until),
+                Doing::Upstream(upstream) => self.next_due(upstream),
+                _ => None,
+            });
+            let due = sleeping.chain(self.store.next_due()).min();
+            due.unwrap_or(now + self.random.below(5_000)).max(now)
+        };
+        self.advance_to(to);
+    }
+
+    fn advance_to(&mut self, now: u64) {
+        for call in &mut self.calls {
+            call.has_acted |= call.acts_at.is_some_and(|at| at <= now);
+        }
+        self.store.advance_to(now);
+    }
+
+    /// The actor at `at` does one thing.
+    fn act(&mut self, at: usize) {
+        let mut actor = self.actors.swap_remove(at);
+        let doing = std::mem::replace(&mut actor.doing, Doing::Deliver(Input::Waited));
+        let next = match doing {
+            Doing::Sleep { .. } => Some(Doing::Deliver(Input::Waited)),
+            Doing::Perform(step) => {
+                match self
+                    .store
+                    .perform(actor.attempt.ticket().claim, step, &mut self.random)
+                {
+                    Some(input) => {
+                        actor.has_met_record |= has_met_record(&input);
+                        Some(Doing::Deliver(input))
+                    }
+                    None => None,
+                }
+            }
+            Doing::Upstream(upstream) => {
+                let input = self.hear(&mut actor, upstream);
+                Some(Doing::Deliver(input))
+            }
+            Doing::Deliver(input) => self.deliver(&mut actor, input),
+        };
+        if let Some(doing) = next {
+            actor.doing = doing;
+            self.actors.push(actor);
+        }
+    }
+
+    /// One of the things that are due from the upstream.
+    fn hear(&mut self, actor: &mut Actor, mut upstream: Upstream) -> Input {
+        let now = self.store.now;
+        let call = usize::from(upstream.call);
+        let is_answered = self
+            .calls
+            .get(call)
+            .is_some_and(|call| call.answers_at <= now);
+        let is_beating = upstream.heartbeat.is_some_and(|(_, due)| due <= now);
+        let is_late = upstream.times_out_at.is_some_and(|due| due <= now);
+        let input = if is_answered && (!(is_beating || is_late) || self.random.once_in(2)) {
+            upstream.has_ended = true;
+            match self.calls.get(call) {
+                Some(call) => call.result(upstream.call),
+                None => Input::Failed(UpstreamFailure::AfterDispatch),
+            }
+        } else if is_late && (!is_beating || self.random.once_in(2)) {
+            upstream.times_out_at = None;
+            Input::TimedOut
+        } else {
+            upstream.heartbeat = upstream.heartbeat.map(|(every, _)| (every, now + every));
+            Input::HeartbeatDue
+        };
+        actor.upstream = Some(upstream);
+        input
+    }
+
+    fn deliver(&mut self, actor: &mut Actor, input: Input) -> Option<Doing> {
+        let now = self.store.now;
+        actor.steps += 1;
+        self.judge
+            .require(actor.steps < MAX_STEPS, Rule::Liveness, "too many steps");
+        let elapsed = Duration::from_millis(now - actor.arrived);
+        let said = self.is_traced.then(|| format!("{input:?}"));
+        let mut has_settled = false;
+        let step = actor.attempt.advance(input, elapsed, &mut |event| {
+            has_settled |= matches!(event, Event::Settled { .. });
+        });
+        actor.has_settled |= has_settled;
+        if let Some(said) = said {
+            let claim = actor.attempt.ticket().claim;
+            println!("{now} {claim:?} {said}\n    -> {step:?}");
+        }
+        match step {
+            Step::Insert(_) | Step::Replace { .. } | Step::Remove { .. } | Step::Read => {
+                Some(Doing::Perform(step))
+            }
+            Step::Wait(_) if self.random.once_in(10) => Some(Doing::Deliver(Input::WaitRefused)),
+            Step::Wait(time) => Some(Doing::Sleep {
+                until: now + millis(time).min(300),
+                seen: Some(self.store.version),
+            }),
+            Step::Pause(time) => Some(Doing::Sleep {
+                until: now + millis(time),
+                seen: None,
+            }),
+            Step::Execute(execution) => {
+                let upstream = self.dispatch(actor, execution);
+                Some(Doing::Upstream(upstream))
+            }
+            Step::Await => {
+                let upstream = actor.upstream.filter(|upstream| !upstream.has_ended);
+                self.judge.require(
+                    upstream.is_some(),
+                    Rule::Liveness,
+                    "waits for a call that has ended",
+                );
+                upstream.map(Doing::Upstream)
+            }
+            Step::Reply(reply) => {
+                actor.replies += 1;
+                let client = Client {
+                    request: actor.request,
+                    knew: actor.knew,
+                    call: actor.upstream.map(|upstream| upstream.call),
+                    has_settled: actor.has_settled,
+                };
+                self.judge
+                    .replies(&reply, client, self.store.faults, &self.calls);
+                Some(Doing::Deliver(Input::Replied))
+            }
+            Step::Done => {
+                let is_answered = actor.replies == 1;
+                self.judge
+                    .require(is_answered, Rule::OneReply, "not one reply");
+                None
+            }
+        }
+    }
+
+    fn dispatch(&mut self, actor: &mut Actor, execution: Execution) -> Upstream {
+        let (store, calls) = (&self.store, &self.calls);
+        self.judge.executes(
+            execution,
+            actor.attempt.ticket(),
+            actor.has_met_record,
+            store,
+            calls,
+        );
+        self.judge.require(
+            actor.upstream.is_none(),
+            Rule::OneEffect,
+            "one attempt executed twice",
+        );
+        let now = self.store.now;
+        let is_slow = self.setting.is_slow && !self.is_calm;
+        let plan = Plan::random(&mut self.random, self.setting.is_troubled && !self.is_calm);
+        let times = if self.fault == Fault::SentTwice { 2 } else { 1 };
+        for _ in 0..times {
+            let call = Call::new(plan, actor.request, now, is_slow, &mut self.random);
+            self.calls.push(call);
+        }
+        let upstream = Upstream {
+            call: u8::try_from(self.calls.len().saturating_sub(1)).unwrap_or(u8::MAX),
+            heartbeat: execution
+                .heartbeat
+                .map(|every| (millis(every), now + millis(every))),
+            times_out_at: Some(now + UPSTREAM_TIMEOUT),
+            has_ended: false,
+        };
+        actor.upstream = Some(upstream);
+        upstream
+    }
+}
+
+/// Whether the store has just shown somebody's record.
+fn has_met_record(input: &Input) -> bool {
+    use hapax_core::store::Insert;
+    matches!(input, Input::Inserted(Ok(Insert::Occupied { .. })))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
