@@ -11,7 +11,7 @@ use std::thread;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tempfile::TempDir;
 
-use crate::client::{Answer, Connection, ask};
+use crate::client::{Answer, Connection};
 use crate::support::{PATIENCE, Watched, eventually};
 
 /// What a gateway is started with.
@@ -252,8 +252,9 @@ impl Gateway {
 
     pub(crate) fn admin_get(&self, target: &str) -> Answer {
         let mut connection = Connection::open(self.admin());
-        let request = ask("GET", target).field("Connection", "close");
-        connection.send(&request.bytes()).expect("it listens");
+        let host = self.admin();
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        connection.send(request.as_bytes()).expect("it listens");
         connection.read().expect("an answer")
     }
 

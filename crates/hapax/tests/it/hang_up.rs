@@ -32,6 +32,10 @@ fn check(leave: Leave, while_upstream_works: bool) {
         gate.open();
     }
     gate.open();
+    if leave == Leave::Close {
+        // Without a retry's help.
+        upstream.wait_for_effects(1);
+    }
     let retry = eventually("a final answer", || {
         let answer = post("k").send(gateway.address());
         (answer.status != 409).then_some(answer)
