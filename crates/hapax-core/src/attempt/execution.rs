@@ -94,7 +94,7 @@ impl Attempt {
                 reason: UnknownReason::UpstreamAnswered,
                 response: Some(response).filter(|kept| kept.content != Content::Withheld),
             }),
-            Settlement::Release => None,
+            Settlement::Release => unused(executing, UnknownReason::UpstreamAnswered),
         };
         let record = state.map(|state| self.sealed(executing.attempt, state));
         self.settle(Settling::end(executing, record, reply))
@@ -106,7 +106,11 @@ impl Attempt {
             return self.reply_or_done(reply);
         }
         match failure {
-            UpstreamFailure::NotSent { .. } => self.settle(Settling::end(executing, None, reply)),
+            UpstreamFailure::NotSent { .. } => {
+                let record = unused(executing, UnknownReason::UpstreamFailed)
+                    .map(|state| self.sealed(executing.attempt, state));
+                self.settle(Settling::end(executing, record, reply))
+            }
             // Already written down as unknown when the client was told.
             UpstreamFailure::AfterDispatch if executing.has_replied => Step::Done,
             UpstreamFailure::AfterDispatch => {
@@ -168,4 +172,14 @@ impl Attempt {
         self.phase = Phase::Executing(executing);
         Step::Await
     }
+}
+
+/// What the record says when this execution certainly did nothing: the key is given back, unless
+/// the operation had been sent before. Giving back would forget that the earlier execution may
+/// have had its effect, and the next would tell the upstream that it is the first.
+fn unused(executing: Executing, reason: UnknownReason) -> Option<State> {
+    (executing.attempt > 1).then_some(State::Unknown {
+        reason,
+        response: None,
+    })
 }

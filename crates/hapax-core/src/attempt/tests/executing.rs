@@ -229,3 +229,30 @@ fn a_driver_that_reports_what_was_not_asked_for_ends_the_attempt() {
         .gives(Input::Waited, "done")
         .gives(claimed(), "done");
 }
+
+#[test]
+fn a_re_send_that_did_nothing_leaves_the_first_execution_unknown() {
+    for (input, write, reply) in [
+        (
+            answered(503),
+            "replace a by b unknown(upstream_answered) #2",
+            "reply upstream's - executed",
+        ),
+        (
+            Input::Failed(NOT_SENT),
+            "replace a by b unknown(upstream_failed) #2",
+            "reply UpstreamUnreachable - upstream_error",
+        ),
+    ] {
+        life(|policy| policy.on_unknown = OnUnknown::Resend)
+            .gives(Input::Begin, "insert a outstanding #1")
+            .gives(
+                occupied(theirs(unknown(None))),
+                "replace c by a outstanding #2",
+            )
+            .gives(applied(), "execute #2 every 20s")
+            .gives(input, write)
+            .gives(applied(), reply)
+            .ends();
+    }
+}
