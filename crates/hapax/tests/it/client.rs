@@ -233,10 +233,10 @@ impl Connection {
         }
     }
 
-    /// The head of an interim answer, as text.
-    pub(crate) fn read_interim(&mut self) -> String {
-        let head = self.until(b"\r\n\r\n").expect("an interim answer");
-        String::from_utf8_lossy(&head).into_owned()
+    /// Everything up to `end`, as text.
+    pub(crate) fn read_until(&mut self, end: &[u8]) -> String {
+        let read = self.until(end).expect("it comes");
+        String::from_utf8_lossy(&read).into_owned()
     }
 
     fn head(&mut self) -> io::Result<(u16, Vec<(String, String)>)> {

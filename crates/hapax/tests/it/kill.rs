@@ -3,13 +3,14 @@
 use std::net::{SocketAddr, TcpStream};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use rustix::process::Signal;
 use socket2::{Domain, Socket, Type};
 
 use crate::client::{Answer, Connection, post};
 use crate::gateway::Gateway;
-use crate::support::Gate;
+use crate::support::{Gate, eventually};
 use crate::upstream::{Act, Upstream, created};
 
 fn send(gateway: &Gateway, key: &str) -> Connection {
@@ -149,7 +150,7 @@ fn killed_after_completion_and_before_the_client_read_the_answer_is_replayed() {
     let upstream = Upstream::new();
     let mut gateway = Gateway::start(&upstream.url(), "");
     let caller = send(&gateway, "k");
-    let other = crate::support::eventually("completion", || {
+    let other = eventually("completion", || {
         let answer = post("k").send(gateway.address());
         (answer.status == 201).then_some(answer)
     });
@@ -172,10 +173,50 @@ fn a_frozen_gateway_that_thaws_finishes_what_it_had_begun() {
     gateway.freeze();
     gate.open();
     upstream.wait_for_answers(1);
-    gateway.signal(rustix::process::Signal::CONT);
+    gateway.signal(Signal::CONT);
     assert_eq!(caller.read().expect("an answer").status, 201);
     assert!(post("k").send(gateway.address()).is_replay());
     assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn a_gateway_frozen_past_its_lease_still_completes_what_nobody_has_resolved() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::scripted(move |effect| Act::Hold(held.clone(), created(effect)));
+    let gateway = Gateway::start(&upstream.url(), "[defaults]\nlease = \"1s\"\n");
+    let mut caller = send(&gateway, "k");
+    upstream.wait_for_effects(1);
+    gateway.freeze();
+    let thaw_at = Instant::now() + Duration::from_millis(1500);
+    eventually("the lease's end", || {
+        (Instant::now() > thaw_at).then_some(())
+    });
+    gateway.signal(Signal::CONT);
+    // Whatever it thinks of the lease, it does not execute again.
+    let during = post("k").send(gateway.address());
+    let problem = during.problem();
+    assert!(problem == "in-progress" || problem == "outcome-unknown");
+    gate.open();
+    assert_eq!(caller.read().expect("an answer").status, 201);
+    let retry = post("k").send(gateway.address());
+    assert!(retry.is_replay() && retry.status == 201, "{retry:?}");
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn a_connection_that_is_never_accepted_times_out_and_leaves_the_key_free() {
+    let hole = BlackHole::new();
+    let config = "[server]\nconnect_timeout = \"300ms\"\n";
+    let mut gateway = Gateway::start(&hole.url(), config);
+    let answer = post("k").send(gateway.address());
+    assert_eq!(answer.status, 504);
+    assert_eq!(answer.problem(), "upstream-unreachable");
+    assert_eq!(answer.json()["retryable"], true);
+    let upstream = Upstream::new();
+    gateway.setup.upstream = upstream.url();
+    gateway.restart();
+    assert_eq!(post("k").send(gateway.address()).idempotency(), "executed");
 }
 
 #[test]

@@ -123,6 +123,49 @@ fn a_stream_of_events_is_passed_through_and_not_stored() {
     assert_eq!(second.problem(), "response-unavailable");
 }
 
+/// `hello, coded world` in gzip.
+const CODED: [u8; 38] = [
+    31, 139, 8, 0, 0, 0, 0, 0, 2, 255, 203, 72, 205, 201, 201, 215, 81, 72, 206, 79, 73, 77, 81,
+    40, 207, 47, 202, 73, 1, 0, 223, 232, 128, 150, 18, 0, 0, 0,
+];
+
+#[test]
+fn a_retry_that_does_not_take_the_coding_gets_the_content_without_it() {
+    let fields = [("Content-Encoding", "gzip"), ("Content-Type", "text/plain")];
+    let bytes = answer(200, &fields, &CODED);
+    let upstream = Upstream::scripted(move |_| Act::Answer(bytes.clone()));
+    let gateway = Gateway::start(&upstream.url(), "");
+    let taking = |coding: &str| {
+        let request = post("k").field("Accept-Encoding", coding);
+        request.send(gateway.address())
+    };
+    assert_eq!(taking("gzip").body, CODED);
+    let same = taking("gzip");
+    assert!(same.is_replay());
+    assert_eq!(same.body, CODED);
+    let plain = taking("identity");
+    assert!(plain.is_replay());
+    assert_eq!(plain.text(), "hello, coded world");
+    assert_eq!(plain.field("content-encoding"), None);
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn what_was_too_large_to_store_is_not_run_again_after_a_restart() {
+    let body = vec![b'x'; 2 << 20];
+    let bytes = answer(201, &[("Location", "/orders/1")], &body);
+    let upstream = Upstream::scripted(move |_| Act::Answer(bytes.clone()));
+    let mut gateway = Gateway::start(&upstream.url(), "");
+    assert_eq!(post("k").send(gateway.address()).body.len(), body.len());
+    gateway.restart();
+    let retry = post("k").send(gateway.address());
+    assert_eq!(
+        (retry.status, retry.field("location")),
+        (303, Some("/orders/1"))
+    );
+    assert_eq!(upstream.count(), 1);
+}
+
 #[test]
 fn a_replay_says_until_when_it_is_kept_and_the_key_as_received() {
     let upstream = Upstream::new();

@@ -163,9 +163,24 @@ fn a_client_that_waits_to_be_asked_for_content_is_asked() {
                 Expect: 100-continue\r\nContent-Length: 2\r\n\r\n";
     connection.send(head.as_bytes()).expect("it listens");
     connection.set_patience(Duration::from_secs(10));
-    assert!(connection.read_interim().contains(" 100 "));
+    assert!(connection.read_until(b"\r\n\r\n").contains(" 100 "));
     connection.send(b"{}").expect("it listens");
     assert_eq!(connection.read().expect("an answer").status, 201);
+}
+
+#[test]
+fn an_old_client_gets_an_answer_that_it_can_read() {
+    let (upstream, gateway) = start("");
+    for status in ["executed", "replayed"] {
+        let mut connection = Connection::open(gateway.address());
+        let request = "POST /orders HTTP/1.0\r\nIdempotency-Key: k\r\nContent-Length: 2\r\n\r\n{}";
+        connection.send(request.as_bytes()).expect("it listens");
+        let answer = connection.read().expect("an answer");
+        assert_eq!((answer.status, answer.idempotency()), (201, status));
+        assert_eq!(answer.field("transfer-encoding"), None);
+        assert!(connection.is_closed_by_peer());
+    }
+    assert_eq!(upstream.count(), 1);
 }
 
 /// Runs curl; what it wrote.

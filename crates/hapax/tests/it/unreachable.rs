@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::client::{Answer, post};
+use crate::client::{Answer, Connection, post};
 use crate::gateway::Gateway;
 use crate::support::{Gate, eventually};
 use crate::upstream::{Act, Effect, Upstream, created};
@@ -126,6 +126,30 @@ fn a_pooled_connection_that_the_upstream_closed_is_not_used_and_no_request_is_do
     let second = post("b").send(gateway.address());
     assert!(upstream.count_of("b") <= 1);
     assert_eq!(second.status, 201, "{second:?}");
+}
+
+#[test]
+fn an_upstream_that_closes_after_every_answer_never_gets_a_request_twice() {
+    // It does not say that it will close: each next request races with the end of the connection.
+    let upstream = Upstream::scripted(|effect| Act::Close(created(effect)));
+    let gateway = Gateway::start(&upstream.url(), "");
+    let mut connection = Connection::open(gateway.address());
+    let mut executed = 0;
+    for number in 0..300 {
+        let key = format!("k{number}");
+        connection.send(&post(&key).bytes()).expect("it listens");
+        let answer = connection.read().expect("an answer");
+        let effects = upstream.count_of(&key);
+        match answer.status {
+            201 => assert_eq!(effects, 1, "{key}"),
+            502 => assert_eq!(effects, 0, "{key}: {answer:?}"),
+            504 => assert!(effects <= 1, "{key}"),
+            _ => panic!("{key}: {answer:?}"),
+        }
+        executed += usize::from(answer.status == 201);
+    }
+    // A gateway that gives up half of the time is of no use.
+    assert!(executed > 270, "{executed} of 300");
 }
 
 #[test]

@@ -45,6 +45,10 @@ pub(crate) enum Act {
     Reset(Vec<u8>),
     /// Waits for the gate, then sends these bytes.
     Hold(Gate, Vec<u8>),
+    /// Sends these bytes, waits for the gate, then goes on.
+    Parts(Vec<u8>, Gate, Box<Act>),
+    /// Sends these bytes, then sends back whatever comes.
+    Echo(Vec<u8>),
 }
 
 /// An answer's bytes.
@@ -178,7 +182,13 @@ fn serve(stream: TcpStream, script: &Script, log: &Log) -> io::Result<()> {
             effect.serial = effects.len() + 1;
             effects.push(effect.clone());
         });
-        match script(&effect) {
+        let mut act = script(&effect);
+        while let Act::Parts(bytes, gate, next) = act {
+            writer.write_all(&bytes)?;
+            gate.pass();
+            act = *next;
+        }
+        match act {
             Act::Answer(bytes) => writer.write_all(&bytes)?,
             Act::Hold(gate, bytes) => {
                 gate.pass();
@@ -194,6 +204,13 @@ fn serve(stream: TcpStream, script: &Script, log: &Log) -> io::Result<()> {
                 reset(writer);
                 return Ok(());
             }
+            Act::Echo(bytes) => {
+                writer.write_all(&bytes)?;
+                io::copy(&mut reader, &mut writer)?;
+                return Ok(());
+            }
+            // Unwound above.
+            Act::Parts(..) => {}
         }
         log.answered.change(|answered| *answered += 1);
     }

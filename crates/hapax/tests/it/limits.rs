@@ -1,0 +1,76 @@
+//! Bounds: refusal comes before the claim, and what is kept stays kept.
+
+use crate::client::{Connection, post};
+use crate::gateway::Gateway;
+use crate::support::Gate;
+use crate::upstream::{Act, Upstream, created};
+
+#[test]
+fn a_full_store_refuses_new_keys_and_still_replays_the_old() {
+    let upstream = Upstream::new();
+    let gateway = Gateway::start(&upstream.url(), "[store]\nmax_records = 3\n");
+    for key in ["a", "b", "c"] {
+        assert_eq!(post(key).send(gateway.address()).status, 201);
+    }
+    let refused = post("d").send(gateway.address());
+    assert_eq!(
+        (refused.status, refused.problem().as_str()),
+        (503, "store-unavailable")
+    );
+    assert!(refused.field("retry-after").is_some());
+    assert_eq!(refused.json()["retryable"], true);
+    assert!(post("a").send(gateway.address()).is_replay());
+    assert_eq!(upstream.count(), 3);
+    assert!(gateway.metric("hapax_store_errors_total", &["insert"]) >= 1.0);
+    assert_eq!(gateway.counted("store_error"), 1.0);
+}
+
+#[test]
+fn too_many_operations_at_once_are_refused_before_their_claim() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::scripted(move |effect| Act::Hold(held.clone(), created(effect)));
+    let gateway = Gateway::start(&upstream.url(), "[limits]\nmax_outstanding = 1\n");
+    let mut first = Connection::open(gateway.address());
+    first.send(&post("a").bytes()).expect("it listens");
+    upstream.wait_for_effects(1);
+    let refused = post("b").send(gateway.address());
+    assert_eq!(refused.status, 503, "{refused:?}");
+    assert!(refused.field("retry-after").is_some());
+    assert_eq!(refused.json()["retryable"], true);
+    gate.open();
+    assert_eq!(first.read().expect("an answer").status, 201);
+    let later = crate::support::eventually("a free place", || {
+        let answer = post("b").send(gateway.address());
+        (answer.status != 503).then_some(answer)
+    });
+    assert_eq!((later.status, later.idempotency()), (201, "executed"));
+    assert_eq!(upstream.count(), 2);
+}
+
+#[test]
+fn a_head_beyond_the_limit_is_refused_and_reaches_nobody() {
+    let upstream = Upstream::new();
+    let gateway = Gateway::start(&upstream.url(), "[server]\nmax_head = \"4KiB\"\n");
+    let large = post("k").field("X-Large", &"x".repeat(5_000));
+    let answer = large.send(gateway.address());
+    assert!(answer.status == 431 || answer.status == 400, "{answer:?}");
+    assert_eq!(upstream.count(), 0);
+}
+
+#[test]
+fn many_silent_clients_do_not_keep_others_from_being_served() {
+    let upstream = Upstream::new();
+    let gateway = Gateway::start(&upstream.url(), "");
+    let mut silent = Vec::new();
+    for number in 0..400 {
+        let mut connection = Connection::open(gateway.address());
+        if number % 2 == 0 {
+            connection.send_anyway(b"POST /orders HTTP/1.1\r\nHost: a");
+        }
+        silent.push(connection);
+    }
+    assert_eq!(post("k").send(gateway.address()).idempotency(), "executed");
+    assert!(post("k").send(gateway.address()).is_replay());
+    drop(silent);
+}
