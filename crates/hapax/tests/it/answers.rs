@@ -62,6 +62,13 @@ impl Bench {
         assert_eq!(retry.status, status, "{case}");
         assert_eq!(retry.field("hapax-outcome"), None, "{case}");
         let corrected = request.clone().body(b"{\"amount\":2}").send(to);
+        for answer in [&first, &retry, &corrected] {
+            assert_eq!(
+                answer.field("idempotency-key"),
+                Some(key.as_str()),
+                "{case}"
+            );
+        }
         let effects = self.upstream.count_of(&key);
         match then {
             Then::Released => {

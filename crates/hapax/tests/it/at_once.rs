@@ -114,3 +114,41 @@ fn beyond_the_cap_of_waiters_a_duplicate_is_refused_at_once() {
     assert_eq!(first.read().expect("an answer").status, 201);
     assert_eq!(upstream.count(), 1);
 }
+
+#[test]
+fn of_two_payloads_under_one_key_at_once_one_executes_and_the_other_is_refused() {
+    let upstream = Upstream::new();
+    let gateway = Gateway::start(&upstream.url(), "");
+    for round in 0..10 {
+        let key = format!("k{round}");
+        let barrier = Barrier::new(20);
+        let answers: Vec<(usize, Answer)> = thread::scope(|scope| {
+            let callers: Vec<_> = (0..20)
+                .map(|caller| {
+                    let (barrier, key, address) = (&barrier, &key, gateway.address());
+                    scope.spawn(move || {
+                        let payload = [b"one".as_slice(), b"two"][caller % 2];
+                        let mut connection = Connection::open(address);
+                        barrier.wait();
+                        let sent = connection.send(&post(key).body(payload).bytes());
+                        sent.expect("it listens");
+                        (caller % 2, connection.read().expect("an answer"))
+                    })
+                })
+                .collect();
+            let joined = callers.into_iter().map(|caller| caller.join());
+            joined.collect::<Result<_, _>>().expect("no panic")
+        });
+        assert_eq!(upstream.count_of(&key), 1, "{key}");
+        let executed = answers.iter().find(|(_, answer)| answer.status == 201);
+        let (winner, _) = executed.expect("one of them");
+        for (payload, answer) in &answers {
+            let expected: &[u16] = if payload == winner {
+                &[201, 409]
+            } else {
+                &[422]
+            };
+            assert!(expected.contains(&answer.status), "{key}: {answer:?}");
+        }
+    }
+}

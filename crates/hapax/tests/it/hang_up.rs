@@ -101,3 +101,69 @@ fn a_request_that_is_cut_at_any_byte_has_no_effect_and_leaves_the_key_free() {
     assert_eq!((answer.status, answer.idempotency()), (201, "executed"));
     assert_eq!(upstream.count(), 1);
 }
+
+#[test]
+fn a_client_of_http2_that_cancels_changes_nothing() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::scripted(move |effect| Act::Hold(held.clone(), created(effect)));
+    let gateway = Gateway::start(&upstream.url(), "");
+    let url = format!("http://{}/orders", gateway.address());
+    let mut curl = std::process::Command::new("curl")
+        .args(["--silent", "--http2-prior-knowledge", "--noproxy", "*"])
+        .args([
+            "--max-time",
+            "20",
+            "--data",
+            "{}",
+            "--header",
+            "Idempotency-Key: k",
+            &url,
+        ])
+        .stdout(std::process::Stdio::null())
+        .spawn()
+        .expect("curl is there");
+    upstream.wait_for_effects(1);
+    curl.kill().expect("it runs");
+    curl.wait().expect("it is ours");
+    let same = post("k").body(b"{}");
+    let same = same.field("Content-Type", "application/x-www-form-urlencoded");
+    assert_eq!(same.send(gateway.address()).problem(), "in-progress");
+    gate.open();
+    let retry = eventually("a final answer", || {
+        let answer = same.send(gateway.address());
+        (answer.status != 409).then_some(answer)
+    });
+    assert!(retry.is_replay(), "{retry:?}");
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn a_hundred_duplicates_that_wait_and_leave_hold_nobody_up() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::scripted(move |effect| Act::Hold(held.clone(), created(effect)));
+    let config = "[defaults]\nwait = \"30s\"\n[limits]\nmax_outstanding = 120\n";
+    let gateway = Gateway::start(&upstream.url(), config);
+    let send = |key: &str| {
+        let mut connection = Connection::open(gateway.address());
+        connection.send(&post(key).bytes()).expect("it listens");
+        connection
+    };
+    let mut first = send("k");
+    upstream.wait_for_effects(1);
+    let waiting: Vec<_> = (0..100).map(|_| send("k")).collect();
+    drop(waiting);
+    // Their places are free for others once they have left or been answered.
+    gate.open();
+    assert_eq!(first.read().expect("an answer").status, 201);
+    for number in 0..120 {
+        let key = format!("other-{number}");
+        let answer = eventually("a place", || {
+            let answer = post(&key).send(gateway.address());
+            (answer.status != 503).then_some(answer)
+        });
+        assert_eq!(answer.status, 201);
+    }
+    assert_eq!(upstream.count(), 121);
+}

@@ -1,5 +1,7 @@
 //! How long a key is remembered.
 
+use std::collections::HashMap;
+use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::{Connection, post};
@@ -55,6 +57,41 @@ fn an_operation_under_way_outlasts_retention() {
     assert_eq!(connection.read().expect("an answer").status, 201);
     assert!(post("k").send(gateway.address()).is_replay());
     assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn under_load_a_key_never_executes_twice_within_its_retention() {
+    let upstream = Upstream::new();
+    let config = "[defaults]\nretention = \"1s\"\n";
+    let gateway = Gateway::start(&upstream.url(), config);
+    let until = Instant::now() + Duration::from_secs(4);
+    thread::scope(|scope| {
+        for caller in 0..4_usize {
+            let address = gateway.address();
+            scope.spawn(move || {
+                let mut connection = Connection::open(address);
+                for number in caller.. {
+                    let request = post(&format!("k{}", number % 10));
+                    connection.send(&request.bytes()).expect("it listens");
+                    let answer = connection.read().expect("an answer");
+                    assert!([201, 409].contains(&answer.status), "{answer:?}");
+                    if Instant::now() > until {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let mut last: HashMap<String, Instant> = HashMap::new();
+    let effects = upstream.effects();
+    for effect in &effects {
+        if let Some(before) = last.insert(effect.key().to_owned(), effect.at) {
+            let gap = effect.at - before;
+            assert!(gap >= Duration::from_secs(1), "{}: {gap:?}", effect.key());
+        }
+    }
+    // Every key has expired and executed anew: the sweep and the claims did race.
+    assert!(effects.len() >= 30, "{}", effects.len());
 }
 
 #[test]

@@ -1,8 +1,10 @@
 //! Bounds: refusal comes before the claim, and what is kept stays kept.
 
+use rustix::process::{Resource, Rlimit, prlimit};
+
 use crate::client::{Connection, post};
 use crate::gateway::Gateway;
-use crate::support::Gate;
+use crate::support::{Gate, eventually};
 use crate::upstream::{Act, Upstream, created};
 
 #[test]
@@ -40,12 +42,46 @@ fn too_many_operations_at_once_are_refused_before_their_claim() {
     assert_eq!(refused.json()["retryable"], true);
     gate.open();
     assert_eq!(first.read().expect("an answer").status, 201);
-    let later = crate::support::eventually("a free place", || {
+    let later = eventually("a free place", || {
         let answer = post("b").send(gateway.address());
         (answer.status != 503).then_some(answer)
     });
     assert_eq!((later.status, later.idempotency()), (201, "executed"));
     assert_eq!(upstream.count(), 2);
+}
+
+#[test]
+fn without_file_descriptors_nothing_is_executed_twice_and_it_recovers() {
+    let upstream = Upstream::new();
+    let gateway = Gateway::start(&upstream.url(), "");
+    let mut early = Connection::open(gateway.address());
+    early.send(&post("early").bytes()).expect("it listens");
+    assert_eq!(early.read().expect("an answer").status, 201);
+    let open = std::fs::read_dir(format!("/proc/{}/fd", gateway.pid().as_raw_nonzero()));
+    let few = open.expect("it runs").count() as u64 + 10;
+    let limit = Rlimit {
+        current: Some(few),
+        maximum: Some(few),
+    };
+    prlimit(Some(gateway.pid()), Resource::Nofile, limit).expect("it is ours");
+    let crowd: Vec<_> = (0..60)
+        .map(|number| {
+            let mut connection = Connection::open(gateway.address());
+            connection.send_anyway(&post(&format!("crowd-{number}")).bytes());
+            connection
+        })
+        .collect();
+    early.send(&post("early").bytes()).expect("it listens");
+    assert!(early.read().expect("an answer").is_replay());
+    drop(crowd);
+    let late = eventually("recovery", || {
+        let answer = post("late").try_send(gateway.address()).ok()?;
+        (answer.status == 201).then_some(answer)
+    });
+    assert!(["executed", "replayed"].contains(&late.idempotency()));
+    for effect in upstream.effects() {
+        assert_eq!(upstream.count_of(effect.key()), 1, "{}", effect.key());
+    }
 }
 
 #[test]

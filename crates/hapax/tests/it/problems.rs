@@ -181,6 +181,43 @@ fn a_digest_that_does_not_match_is_refused_and_the_key_stays_free() {
 }
 
 #[test]
+fn keys_are_compared_byte_by_byte() {
+    let bench = Bench::new();
+    for key in ["abc", "ABC", "abc.", "ab", "%61bc"] {
+        bench.assert_executes(&post(key));
+    }
+    assert!(post("abc").send(bench.gateway.address()).is_replay());
+}
+
+#[test]
+fn a_key_in_a_trailer_is_no_key() {
+    let bench = Bench::new();
+    let request = "POST /orders HTTP/1.1\r\nHost: a.test\r\nTrailer: Idempotency-Key\r\n\
+                   Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n\
+                   Idempotency-Key: k\r\n\r\n";
+    for _ in 0..2 {
+        let mut connection = Connection::open(bench.gateway.address());
+        connection.send(request.as_bytes()).expect("it listens");
+        let answer = connection.read().expect("an answer");
+        assert_eq!(answer.idempotency(), "", "{answer:?}");
+        assert!(!answer.is_replay());
+    }
+    bench.assert_executes(&post("k").body(b"{}"));
+}
+
+#[test]
+fn every_answer_to_a_keyed_request_echoes_the_key() {
+    let bench = Bench::new();
+    let echo = |answer: &Answer| answer.field("idempotency-key").map(str::to_owned);
+    let executed = post("k").send(bench.gateway.address());
+    let replayed = post("k").send(bench.gateway.address());
+    let refused = post("k").body(b"other").send(bench.gateway.address());
+    for answer in [executed, replayed, refused] {
+        assert_eq!(echo(&answer).as_deref(), Some("k"), "{answer:?}");
+    }
+}
+
+#[test]
 fn a_route_can_refuse_callers_without_credentials() {
     let bench = Bench::new();
     let request = post("k").target("/named");

@@ -7,12 +7,13 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use crate::client::reset;
 use crate::support::{Gate, Watched};
 
 /// A request as the upstream saw it.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(crate) struct Effect {
     pub(crate) method: String,
     pub(crate) target: String,
@@ -20,6 +21,7 @@ pub(crate) struct Effect {
     pub(crate) body: Vec<u8>,
     /// The how-manieth effect it is in all, from 1.
     pub(crate) serial: usize,
+    pub(crate) at: Instant,
 }
 
 impl Effect {
@@ -180,6 +182,7 @@ fn serve(stream: TcpStream, script: &Script, log: &Log) -> io::Result<()> {
     while let Some(mut effect) = read(&mut reader)? {
         log.effects.change(|effects| {
             effect.serial = effects.len() + 1;
+            effect.at = Instant::now();
             effects.push(effect.clone());
         });
         let mut act = script(&effect);
@@ -219,7 +222,14 @@ fn serve(stream: TcpStream, script: &Script, log: &Log) -> io::Result<()> {
 
 /// One request in full, or nothing when the connection ends before or within one.
 fn read(reader: &mut BufReader<TcpStream>) -> io::Result<Option<Effect>> {
-    let mut effect = Effect::default();
+    let mut effect = Effect {
+        method: String::new(),
+        target: String::new(),
+        fields: Vec::new(),
+        body: Vec::new(),
+        serial: 0,
+        at: Instant::now(),
+    };
     let mut line = String::new();
     if reader.read_line(&mut line)? == 0 {
         return Ok(None);
