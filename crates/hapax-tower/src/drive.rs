@@ -28,7 +28,7 @@ use crate::body::{BoxError, RequestBody, ResponseBody};
 use crate::coding;
 use crate::exchange::{Exchange, Kept, exchange, pipe};
 use crate::layer::{Routed, Shared};
-use crate::service::Place;
+use crate::places::Place;
 
 /// An answer that has not come this long after the client was told that the outcome is unknown
 /// is no longer waited for; the record stays unknown.

@@ -103,7 +103,7 @@ pub(crate) struct Shared<S> {
     pub(crate) observer: Arc<dyn Observer>,
     pub(crate) options: Options,
     pub(crate) waiters: Waiters,
-    pub(crate) places: crate::service::Places,
+    pub(crate) places: crate::places::Places,
 }
 
 /// Makes an HTTP service safe to retry; see the crate's contract.
@@ -142,7 +142,7 @@ impl<S: Store> HapaxLayer<S> {
             per_key: limits.waiters_per_key,
             per_scope: limits.waiters_per_scope,
         });
-        let places = crate::service::Places::new(limits);
+        let places = crate::places::Places::new(limits);
         let routing = Box::new(routing);
         let shared = Shared {
             store,

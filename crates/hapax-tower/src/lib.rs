@@ -24,6 +24,7 @@ mod drive;
 mod exchange;
 mod identify;
 mod layer;
+mod places;
 mod service;
 mod waiters;
 

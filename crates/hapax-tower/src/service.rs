@@ -1,11 +1,9 @@
 //! A request's way in: which are keyed, what is refused before the store is touched, and the
 //! start of the attempt's own task.
 
-use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -37,7 +35,8 @@ use crate::digest;
 use crate::drive::{Asked, Drive, fields_to_keep, trace_id};
 use crate::exchange::problem_of;
 use crate::identify::{Carried, find_key, needs_body};
-use crate::layer::{Limits, Routed, Shared};
+use crate::layer::{Routed, Shared};
+use crate::places::Place;
 
 /// The service made by [`HapaxLayer`](crate::HapaxLayer).
 pub struct HapaxService<S, I> {
@@ -370,7 +369,8 @@ where
             upstream_took: None,
             _place: place,
         };
-        tokio::spawn(drive.run(Attempt::new(ticket)));
+        // Boxed, because a task moves its future about and the whole of it when it ends.
+        tokio::spawn(Box::pin(drive.run(Attempt::new(ticket))));
         Ok(answer.await.unwrap_or_else(|_| {
             // The task ended without an answer, which it does only by a defect or at the
             // runtime's shutdown: nothing is known.
@@ -509,9 +509,10 @@ fn trace_of(headers: &HeaderMap) -> Option<String> {
 }
 
 fn claim_ids() -> Option<(ClaimId, ClaimId)> {
-    let (mut claim, mut seal) = ([0; 16], [0; 16]);
-    getrandom::fill(&mut claim).ok()?;
-    getrandom::fill(&mut seal).ok()?;
+    // Both by one system call.
+    let mut both = [[0; 16]; 2];
+    getrandom::fill(both.as_flattened_mut()).ok()?;
+    let [claim, seal] = both;
     Some((ClaimId::from_bytes(claim), ClaimId::from_bytes(seal)))
 }
 
@@ -542,76 +543,4 @@ fn names_key<'a>(values: impl Iterator<Item = &'a HeaderValue>) -> bool {
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
         .any(|name| name.trim().eq_ignore_ascii_case("idempotency-key"))
-}
-
-/// Keyed requests under way, bounded in all and per scope.
-#[derive(Debug, Clone)]
-pub(crate) struct Places {
-    limits: Limits,
-    taken: Arc<AtomicUsize>,
-    scopes: Arc<Mutex<HashMap<ScopeId, usize>>>,
-}
-
-impl Places {
-    pub(crate) fn new(limits: Limits) -> Self {
-        Self {
-            limits,
-            taken: Arc::default(),
-            scopes: Arc::default(),
-        }
-    }
-
-    pub(crate) fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
-    }
-
-    fn take(&self, scope: ScopeId) -> Option<Place> {
-        let bound = self.limits.outstanding;
-        let count = |taken: usize| (taken < bound).then_some(taken + 1);
-        self.taken
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count)
-            .ok()?;
-        let mut place = Place {
-            places: self.clone(),
-            scope: None,
-        };
-        if self.limits.outstanding_per_scope == usize::MAX {
-            return Some(place);
-        }
-        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
-        let taken = scopes.entry(scope).or_default();
-        if *taken >= self.limits.outstanding_per_scope {
-            drop(scopes);
-            return None;
-        }
-        *taken += 1;
-        drop(scopes);
-        place.scope = Some(scope);
-        Some(place)
-    }
-}
-
-/// A place among the requests under way, given back when dropped.
-#[derive(Debug)]
-pub(crate) struct Place {
-    places: Places,
-    scope: Option<ScopeId>,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.places.taken.fetch_sub(1, Ordering::Relaxed);
-        let Some(scope) = self.scope else { return };
-        let mut scopes = self
-            .places
-            .scopes
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        if let Some(taken) = scopes.get_mut(&scope) {
-            *taken -= 1;
-            if *taken == 0 {
-                scopes.remove(&scope);
-            }
-        }
-    }
 }

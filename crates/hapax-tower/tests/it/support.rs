@@ -156,7 +156,10 @@ impl Shop {
         self.inner.effects.load(Ordering::SeqCst)
     }
 
-    pub(crate) async fn send(&self, request: Request<Full<Bytes>>) -> Response<ResponseBody<Full<Bytes>>> {
+    pub(crate) async fn send(
+        &self,
+        request: Request<Full<Bytes>>,
+    ) -> Response<ResponseBody<Full<Bytes>>> {
         self.service
             .clone()
             .oneshot(request)

@@ -1,9 +1,9 @@
 //! The configuration: read from four places, checked as a whole, explained where it is wrong.
 //!
 //! [`load()`] lays defaults, file, environment and flags over each other by name ([`raw`]), reads
-//! every setting into its type ([`file`], [`value`]), checks what goes together ([`check`]) and
+//! every setting into its type ([`mod@file`], [`value`]), checks what goes together ([`check`]) and
 //! gives out plain typed [`Settings`]. The names, types, defaults and explanations stand in
-//! [`file`] alone; the schema, the documentation and the suggestions for misspelt names are made
+//! [`mod@file`] alone; the schema, the documentation and the suggestions for misspelt names are made
 //! from there.
 
 mod check;

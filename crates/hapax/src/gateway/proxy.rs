@@ -11,7 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{CONNECTION, EXPECT, UPGRADE};
-use http::{HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
@@ -205,6 +205,8 @@ async fn forward(
         None => sending.await,
     };
     let mut response = sent.map_err(error_of)?;
+    // The version is a property of a connection; ours with the client is its own.
+    *response.version_mut() = Version::HTTP_11;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         if let Some((tunnel, client)) = client {
             let upstream = hyper::upgrade::on(&mut response);
