@@ -10,7 +10,7 @@ use crate::store::{Insert, StoreError, Write};
 use crate::time::Timestamp;
 use crate::{Decision, decide};
 
-use super::machine::{Attempt, Phase, Tell, Then};
+use super::machine::{Attempt, Phase, Tell, Then, Unused};
 use super::reply::{in_progress_reply, problem_reply, reply_from};
 use super::{Reply, Step};
 
@@ -30,15 +30,15 @@ impl Attempt {
         tell: Tell<'_>,
     ) -> Step {
         match result {
-            Ok(Insert::Claimed { .. }) => self.execute(1, tell),
+            Ok(Insert::Claimed { .. }) => self.execute_in_time(1, elapsed, tell),
             // A write of ours that was given up as not applied has arrived after all (P51). What
             // is still claiming has not executed, so the claim is as good as new.
-            Ok(Insert::Occupied { held, .. }) if held.record.claim == self.ticket.claim => {
-                self.execute(held.record.attempt, tell)
+            Ok(Insert::Occupied { held, now }) if held.record.claim == self.ticket.claim => {
+                self.execute_found(&held, now, elapsed, tell)
             }
             Ok(Insert::Occupied { held, now }) => self.consider(&held, now, elapsed, tell),
             Err(error) if error.may_have_written() => {
-                self.may_be_claimed = true;
+                self.leave_unused(1);
                 self.phase = Phase::CheckingClaim;
                 Step::Read
             }
@@ -54,7 +54,9 @@ impl Attempt {
         tell: Tell<'_>,
     ) -> Step {
         match found {
-            Ok((Some(held), _)) if held.record.claim == self.ticket.claim => self.execute(1, tell),
+            Ok((Some(held), now)) if held.record.claim == self.ticket.claim => {
+                self.execute_found(&held, now, elapsed, tell)
+            }
             Ok((Some(held), now)) => self.consider(&held, now, elapsed, tell),
             Ok((None, _)) => {
                 let reason = "the claim was not confirmed";
@@ -130,17 +132,15 @@ impl Attempt {
         &mut self,
         attempt: u32,
         result: Result<Write, StoreError>,
+        elapsed: Duration,
         tell: Tell<'_>,
     ) -> Step {
         match result {
-            Ok(Write::Applied { .. }) => self.execute(attempt, tell),
+            Ok(Write::Applied { .. }) => self.execute_in_time(attempt, elapsed, tell),
             Ok(Write::Stale) => self.race_again(tell),
             Err(error) if error.may_have_written() => {
-                // A rejected operation had no effect: nothing is forgotten when the key is given
-                // back. A re-send is never undone: removing its record would forget that an
-                // earlier attempt may have had its effect; the claim lapses instead.
-                self.may_be_claimed = attempt == 1;
-                self.phase = Phase::CheckingTakeover { attempt };
+                self.leave_unused(attempt);
+                self.phase = Phase::CheckingTakeover;
                 Step::Read
             }
             Err(error) => self.store_failed(&error, tell),
@@ -149,17 +149,63 @@ impl Attempt {
 
     pub(super) fn on_takeover_checked(
         &mut self,
-        attempt: u32,
         found: Result<(Option<Held>, Timestamp), StoreError>,
+        elapsed: Duration,
         tell: Tell<'_>,
     ) -> Step {
         match found {
-            Ok((Some(held), _)) if held.record.claim == self.ticket.claim => {
-                self.execute(attempt, tell)
+            Ok((Some(held), now)) if held.record.claim == self.ticket.claim => {
+                self.execute_found(&held, now, elapsed, tell)
             }
             Ok(_) => self.race_again(tell),
             Err(error) => self.store_failed(&error, tell),
         }
+    }
+
+    /// Executes under a claim that the store has confirmed, unless this attempt was frozen for so
+    /// long that the claim may have lapsed: then somebody may be acting on an unknown outcome.
+    fn execute_in_time(&mut self, attempt: u32, elapsed: Duration, tell: Tell<'_>) -> Step {
+        if elapsed.saturating_sub(self.written_since) < self.ticket.policy.lease {
+            self.execute(attempt, tell)
+        } else {
+            self.give_up_lapsed(attempt, tell)
+        }
+    }
+
+    /// The same for a claim that was found in the store, as it was at `now`.
+    fn execute_found(
+        &mut self,
+        held: &Held,
+        now: Timestamp,
+        elapsed: Duration,
+        tell: Tell<'_>,
+    ) -> Step {
+        let attempt = held.record.attempt;
+        let is_outstanding = matches!(held.record.state, State::Outstanding { .. });
+        if is_outstanding && !held.is_lapsed(now) {
+            self.execute_in_time(attempt, elapsed, tell)
+        } else {
+            self.give_up_lapsed(attempt, tell)
+        }
+    }
+
+    /// A claim that lapsed before it was used is not renewed: whoever saw it lapsed could still
+    /// mark the renewed one unknown, since both have one claim id.
+    fn give_up_lapsed(&mut self, attempt: u32, tell: Tell<'_>) -> Step {
+        self.leave_unused(attempt);
+        let reply = problem_reply(
+            ProblemKind::StoreUnavailable,
+            "Claiming the key took longer than a claim lives. Nothing was executed.",
+            Outcome::StoreError,
+        );
+        self.give_way(reply, tell)
+    }
+
+    fn leave_unused(&mut self, attempt: u32) {
+        self.unused = match self.unused {
+            Unused::Nothing | Unused::Claim if attempt == 1 => Unused::Claim,
+            _ => Unused::Resend,
+        };
     }
 
     pub(super) fn on_marked_unknown(
@@ -226,10 +272,9 @@ impl Attempt {
             });
             return self.execute_unrecorded(Outcome::Observed);
         }
-        let then = if self.may_be_claimed {
-            Then::Undo
-        } else {
-            Then::Done
+        let then = match self.unused {
+            Unused::Claim => Then::Undo,
+            Unused::Nothing | Unused::Resend => Then::Done,
         };
         self.phase = Phase::Replying(then);
         Step::Reply(reply)

@@ -20,10 +20,23 @@ pub struct Attempt {
     pub(super) races: u32,
     /// Whether the store has shown this attempt that the key is held.
     pub(super) has_met_record: bool,
-    /// Whether a write that takes the vacant key, or one whose operation had no effect, was
-    /// given up without knowing that it failed: it may yet arrive, and is taken back at the end
-    /// (P51).
-    pub(super) may_be_claimed: bool,
+    /// What was written, or may yet be, without having been used.
+    pub(super) unused: Unused,
+    /// When the last write was asked for: a lease that it began cannot have run out sooner than
+    /// a lease after this.
+    pub(super) written_since: Duration,
+}
+
+/// Claims of an attempt that were given up: lapsed, or never confirmed. They may yet arrive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unused {
+    /// None.
+    Nothing,
+    /// Of a key that was vacant, or whose operation had no effect: taken back at the end (P51).
+    Claim,
+    /// Of an operation that has been sent before: never taken back, since that would forget that
+    /// the earlier execution may have had its effect. It lapses instead.
+    Resend,
 }
 
 #[derive(Debug)]
@@ -35,7 +48,7 @@ pub(super) enum Phase {
     /// Claiming a key anew that is held by a settled record: a rebind or a re-send.
     TakingOver { attempt: u32 },
     /// The takeover's write may have happened; looking.
-    CheckingTakeover { attempt: u32 },
+    CheckingTakeover,
     /// Writing down that a lapsed claim's outcome is unknown.
     MarkingUnknown,
     /// A duplicate, waiting.
@@ -105,7 +118,8 @@ impl Attempt {
             phase: Phase::Claiming,
             races: 0,
             has_met_record: false,
-            may_be_claimed: false,
+            unused: Unused::Nothing,
+            written_since: Duration::ZERO,
         }
     }
 
@@ -116,6 +130,14 @@ impl Attempt {
 
     /// Takes what came of the last step, `elapsed` after the attempt arrived, and says the next.
     pub fn advance(&mut self, input: Input, elapsed: Duration, tell: Tell<'_>) -> Step {
+        let step = self.next_step(input, elapsed, tell);
+        if matches!(step, Step::Insert(_) | Step::Replace { .. }) {
+            self.written_since = elapsed;
+        }
+        step
+    }
+
+    fn next_step(&mut self, input: Input, elapsed: Duration, tell: Tell<'_>) -> Step {
         let phase = std::mem::replace(&mut self.phase, Phase::Done);
         match (phase, input) {
             (Phase::Claiming, Input::Begin) | (Phase::Waiting, Input::Waited) => self.claim(),
@@ -124,10 +146,10 @@ impl Attempt {
                 self.on_claim_checked(found, elapsed, tell)
             }
             (Phase::TakingOver { attempt }, Input::Written(result)) => {
-                self.on_taken_over(attempt, result, tell)
+                self.on_taken_over(attempt, result, elapsed, tell)
             }
-            (Phase::CheckingTakeover { attempt }, Input::Found(found)) => {
-                self.on_takeover_checked(attempt, found, tell)
+            (Phase::CheckingTakeover, Input::Found(found)) => {
+                self.on_takeover_checked(found, elapsed, tell)
             }
             (Phase::MarkingUnknown, Input::Written(result)) => self.on_marked_unknown(result, tell),
             (Phase::Waiting, Input::WaitRefused) => self.in_progress(tell),

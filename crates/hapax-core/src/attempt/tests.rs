@@ -195,7 +195,9 @@ fn outstanding() -> State {
 
 /// What the store holds under the claim `claim`, written `age` ago, by the same request.
 fn held(claim: ClaimId, state: State, age: Duration) -> Held {
-    let written_at = Timestamp::from_millis(NOW.as_millis() - age.as_millis() as u64);
+    let written_at = Timestamp::from_millis(
+        NOW.as_millis() - u64::try_from(age.as_millis()).expect("a short time"),
+    );
     Held {
         record: Record {
             claim,

@@ -225,3 +225,51 @@ fn a_record_that_expired_after_the_look_is_run_for_again() {
         .gives(occupied(expired), "insert a outstanding #1")
         .gives(claimed(), "execute #1 every 20s");
 }
+
+#[test]
+fn a_claim_that_may_have_lapsed_before_it_was_used_is_given_up() {
+    life(|_| {})
+        .gives(Input::Begin, "insert a outstanding #1")
+        .after(LEASE - Duration::from_millis(1))
+        .gives(claimed(), "execute #1 every 20s");
+    life(|_| {})
+        .gives(Input::Begin, "insert a outstanding #1")
+        .after(LEASE)
+        .gives(claimed(), UNAVAILABLE)
+        .gives(Input::Replied, "remove a");
+    // The lease counts from the write: a long wait before it is nothing.
+    life(|policy| policy.wait = 3 * LEASE)
+        .gives(Input::Begin, "insert a outstanding #1")
+        .gives(occupied(theirs(outstanding())), "wait 180s")
+        .after(2 * LEASE)
+        .gives(Input::Waited, "insert a outstanding #1")
+        .gives(claimed(), "execute #1 every 20s");
+    // A re-send's claim is left to lapse: an earlier execution may have had its effect.
+    life(|policy| policy.on_unknown = OnUnknown::Resend)
+        .gives(Input::Begin, "insert a outstanding #1")
+        .gives(
+            occupied(theirs(unknown(None))),
+            "replace c by a outstanding #2",
+        )
+        .after(LEASE)
+        .gives(applied(), UNAVAILABLE)
+        .ends();
+}
+
+#[test]
+fn a_claim_that_is_found_lapsed_or_unknown_is_given_up() {
+    let unknown = State::Unknown {
+        reason: UnknownReason::LeaseLapsed,
+        response: None,
+    };
+    for ours in [
+        held(OURS, outstanding(), LEASE),
+        held(OURS, unknown, Duration::ZERO),
+    ] {
+        life(|_| {})
+            .gives(Input::Begin, "insert a outstanding #1")
+            .gives(Input::Inserted(Err(uncertain())), "read")
+            .gives(found(ours), UNAVAILABLE)
+            .gives(Input::Replied, "remove a");
+    }
+}

@@ -133,6 +133,8 @@ fn a_takeover_that_failed_for_certain_executes_nothing_and_leaves_the_record() {
 
 #[test]
 fn a_takeover_whose_reply_was_lost_is_used_when_it_is_there() {
+    let mut ours = held(OURS, outstanding(), Duration::ZERO);
+    ours.record.attempt = 2;
     life(|policy| policy.on_unknown = OnUnknown::Resend)
         .gives(Input::Begin, "insert a outstanding #1")
         .gives(
@@ -140,10 +142,7 @@ fn a_takeover_whose_reply_was_lost_is_used_when_it_is_there() {
             "replace c by a outstanding #2",
         )
         .gives(Input::Written(Err(uncertain())), "read")
-        .gives(
-            found(held(OURS, outstanding(), Duration::ZERO)),
-            "execute #2 every 20s",
-        );
+        .gives(found(ours), "execute #2 every 20s");
 }
 
 #[test]
@@ -198,6 +197,18 @@ fn an_uncertain_resend_is_never_taken_back() {
             .gives(Input::Found(Err(error)), UNAVAILABLE)
             .ends();
     }
+    // Nor when it was not there at first, and a later claim is uncertain too.
+    life(|policy| policy.on_unknown = OnUnknown::Resend)
+        .gives(Input::Begin, "insert a outstanding #1")
+        .gives(
+            occupied(theirs(unknown(None))),
+            "replace c by a outstanding #2",
+        )
+        .gives(Input::Written(Err(uncertain())), "read")
+        .gives(found(theirs(unknown(None))), "insert a outstanding #1")
+        .gives(Input::Inserted(Err(uncertain())), "read")
+        .gives(Input::Found(Err(refused())), UNAVAILABLE)
+        .ends();
 }
 
 #[test]
