@@ -15,6 +15,7 @@ pub(crate) enum Rule {
     NoPhantom,
     NoLoss,
     ClaimFirst,
+    OwnerOnly,
     OtherPayload,
     HonestUnknown,
     Liveness,
@@ -32,8 +33,12 @@ pub(crate) struct Violation {
 pub(crate) struct Demands {
     /// `on_unknown = "refuse"` and fail closed: at most one effect.
     pub(crate) is_safe: bool,
+    /// Fail closed: nothing is executed without a record.
+    pub(crate) is_closed: bool,
     /// Nothing goes wrong: no unknown outcome, no unavailable store.
     pub(crate) is_clean: bool,
+    /// A holder may be frozen past its lease.
+    pub(crate) is_frozen: bool,
     /// All requests are the same.
     pub(crate) is_one_request: bool,
 }
@@ -67,6 +72,8 @@ pub(crate) struct Client {
     pub(crate) call: Option<u8>,
     /// Whether the store has acknowledged the answer of that call.
     pub(crate) has_settled: bool,
+    /// Whether it was refused because somebody else has the key.
+    pub(crate) is_stale: bool,
 }
 
 pub(crate) struct Judge {
@@ -75,7 +82,12 @@ pub(crate) struct Judge {
     pub(crate) known: Known,
     /// The answer that every later one must equal.
     answer: Option<Final>,
+    /// Whether an operator has said what the answer is.
+    pub(crate) is_operated: bool,
 }
+
+/// The call that an operator's own answer stands for.
+const OPERATORS: u8 = u8::MAX;
 
 impl Judge {
     pub(crate) fn new(demands: Demands) -> Self {
@@ -84,6 +96,7 @@ impl Judge {
             violation: None,
             known: Known::Nothing,
             answer: None,
+            is_operated: false,
         }
     }
 
@@ -107,15 +120,23 @@ impl Judge {
             .as_ref()
             .is_some_and(|held| held.record.claim == ticket.claim);
         let is_claimed = match execution.heartbeat {
-            Some(_) if self.demands.is_safe => is_held,
+            Some(_) if self.demands.is_closed => is_held,
             Some(_) => store.claims.contains(&ticket.claim),
             None => !self.demands.is_safe && !has_met_record,
         };
         self.require(is_claimed, Rule::ClaimFirst, "executed without a claim");
+        let is_first = calls.iter().all(|call| call.plan.is_harmless());
+        self.require(
+            is_first
+                || execution.attempt > 1
+                || !self.demands.is_closed
+                || !self.demands.is_one_request,
+            Rule::OneEffect,
+            "executed as the first although an earlier call may have had its effect",
+        );
         if !self.demands.is_safe {
             return;
         }
-        let is_first = calls.iter().all(|call| call.plan.is_harmless());
         self.require(
             is_first,
             Rule::OneEffect,
@@ -138,6 +159,11 @@ impl Judge {
                 Rule::NoLoss,
                 "answered before the record was there",
             );
+            self.require(
+                is_recorded || !to.is_stale,
+                Rule::OwnerOnly,
+                "a stale holder gave a final answer",
+            );
             self.is_final(answer, to.request, is_recorded, calls);
         }
         let is_trouble = matches!(reply.outcome, Outcome::Unknown | Outcome::StoreError);
@@ -147,7 +173,7 @@ impl Judge {
             "trouble was told where there was none",
         );
         self.require(
-            reply.outcome != Outcome::StoreError || faults > 0 || !self.demands.is_safe,
+            reply.outcome != Outcome::StoreError || faults > 0 || self.demands.is_frozen,
             Rule::HonestUnknown,
             "the store was blamed without a fault",
         );
@@ -164,15 +190,15 @@ impl Judge {
     }
 
     fn is_final(&mut self, answer: Final, request: u8, is_recorded: bool, calls: &[Call]) {
-        let call = calls.get(usize::from(answer.call));
-        self.require(
-            call.is_some_and(|call| call.request == request),
-            Rule::OtherPayload,
-            "the answer to another request was given",
-        );
-        if answer.status == 201 {
+        if answer.call != OPERATORS {
+            let call = calls.get(usize::from(answer.call));
             self.require(
-                call.is_some_and(|call| call.has_acted),
+                call.is_some_and(|call| call.request == request),
+                Rule::OtherPayload,
+                "the answer to another request was given",
+            );
+            self.require(
+                answer.status != 201 || call.is_some_and(|call| call.has_acted),
                 Rule::NoPhantom,
                 "a final answer without an effect",
             );
@@ -184,6 +210,11 @@ impl Judge {
         if answer.status != 201 && !self.demands.is_one_request {
             return;
         }
+        // The real answer is sent although it cannot be written down (P24), and an operator may
+        // have said otherwise meanwhile.
+        if self.is_operated && !is_recorded {
+            return;
+        }
         let first = *self.answer.get_or_insert(answer);
         self.require(first == answer, Rule::OneAnswer, "two final answers");
         if is_recorded {
@@ -191,6 +222,19 @@ impl Judge {
         } else if self.known == Known::Nothing {
             self.known = Known::Answered;
         }
+    }
+
+    /// An operator completes the unknown record; says with the answer of which call. Who was told
+    /// that the operation was rejected has told the operator: then it is not completed.
+    pub(crate) fn resolve(&mut self) -> Option<u8> {
+        let (status, call) = (201, OPERATORS);
+        let answer = *self.answer.get_or_insert(Final { status, call });
+        if answer.status != status {
+            return None;
+        }
+        self.is_operated = true;
+        self.known = Known::Recorded;
+        Some(answer.call)
     }
 
     /// Everything is over, and whatever was broken works again.

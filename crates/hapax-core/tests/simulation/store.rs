@@ -1,7 +1,10 @@
 //! A store of one key with a clock of its own, scripted faults, and flaws for the controls.
 
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
 use hapax_core::attempt::{Input, Step};
-use hapax_core::record::{ClaimId, Held, Record, State};
+use hapax_core::record::{ClaimId, Content, Held, Record, State, StoredResponse};
 use hapax_core::store::{Insert, StoreError, Write};
 use hapax_core::time::Timestamp;
 
@@ -42,6 +45,8 @@ pub(crate) struct FakeStore {
     /// has one queue.
     pub(crate) is_ordered: bool,
     pub(crate) faults: u32,
+    /// Until when every operation fails.
+    pub(crate) down_until: u64,
     pub(crate) flaw: Flaw,
     /// Writes that were given up and have yet to arrive, with when.
     in_flight: Vec<(u64, ClaimId, Operation)>,
@@ -68,6 +73,7 @@ impl FakeStore {
             is_late: false,
             is_ordered: true,
             faults: 0,
+            down_until: 0,
             flaw,
             in_flight: Vec::new(),
         }
@@ -146,8 +152,25 @@ impl FakeStore {
         })
     }
 
+    /// What an operator does to an unknown record: completes it with the answer of call `id`,
+    /// under a claim id of its own.
+    pub(crate) fn resolve(&mut self, id: u8) {
+        let Some(held) = &self.held else { return };
+        let mut record = held.record.clone();
+        let mut claim = [0xff; 16];
+        claim[0] = id;
+        record.claim = ClaimId::from_bytes(claim);
+        record.state = State::Completed(StoredResponse {
+            status: StatusCode::CREATED,
+            headers: HeaderMap::new(),
+            content: Content::Stored(Bytes::copy_from_slice(&[id])),
+        });
+        self.write(record);
+    }
+
     fn strikes(&mut self, random: &mut Random) -> bool {
-        let strikes = self.one_fault_in != 0 && random.once_in(self.one_fault_in);
+        let strikes = self.now < self.down_until
+            || self.one_fault_in != 0 && random.once_in(self.one_fault_in);
         self.faults += u32::from(strikes);
         strikes
     }

@@ -7,17 +7,16 @@ use hapax_core::attempt::{Attempt, Execution, Input, Step, Ticket, UpstreamFailu
 use hapax_core::event::Event;
 use hapax_core::fingerprint::Fingerprint;
 use hapax_core::key::RecordKey;
-use hapax_core::policy::{OnStoreFailure, OnUnknown, Policy};
 use hapax_core::record::{ClaimId, State};
 use hapax_core::scope::ScopeId;
+use hapax_core::store::{Insert, Write};
 
-use crate::judge::{Client, Demands, Judge, Known, Rule, Violation};
+use crate::judge::{Client, Judge, Known, Rule, Violation};
 use crate::random::Random;
+use crate::setting::{Fault, LEASE, Setting, UPSTREAM_TIMEOUT};
 use crate::store::{FakeStore, Flaw, MAX_LATENESS};
 use crate::upstream::{Call, Plan};
 
-const LEASE: u64 = 60_000;
-const UPSTREAM_TIMEOUT: u64 = 30_000;
 /// More steps than any attempt may take (G10).
 const MAX_STEPS: u32 = 600;
 /// More turns than any history may take (G10).
@@ -25,80 +24,6 @@ const MAX_TURNS: u32 = 50_000;
 /// Attempts after everything has calmed down: the first may be the one that executes, the
 /// second must get what the first got.
 const PROBES: u64 = 2;
-
-/// What is wrong on purpose, for the controls.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Fault {
-    None,
-    Store(Flaw),
-    /// The transport sends a request twice.
-    SentTwice,
-    /// The route re-sends unknown operations, and is judged as if it did not.
-    Resends,
-    /// The route fails open, and is judged as if it did not.
-    FailsOpen,
-}
-
-/// What may happen in a history; drawn from its seed.
-struct Setting {
-    demands: Demands,
-    policy: Arc<Policy>,
-    attempts: u64,
-    is_frozen: bool,
-    is_crashing: bool,
-    is_troubled: bool,
-    is_slow: bool,
-}
-
-impl Setting {
-    fn draw(random: &mut Random, fault: Fault, store: &mut FakeStore) -> Self {
-        let is_clean = random.once_in(8);
-        let mut maybe = |times| !is_clean && random.once_in(times);
-        let (is_frozen, is_crashing) = (maybe(3), maybe(3));
-        let (is_troubled, is_slow, is_faulty) = (maybe(2), maybe(2), maybe(2));
-        store.is_late = maybe(2);
-        store.is_ordered = !maybe(4);
-        if is_faulty {
-            store.one_fault_in = random.between(2, 20);
-        }
-        let is_resending = fault == Fault::Resends || random.once_in(10);
-        let is_open = fault == Fault::FailsOpen || random.once_in(10);
-        let policy = Policy {
-            lease: Duration::from_millis(LEASE),
-            upstream_timeout: Duration::from_millis(UPSTREAM_TIMEOUT),
-            wait: Duration::from_secs(if random.once_in(2) { 5 } else { 0 }),
-            on_unknown: if is_resending {
-                OnUnknown::Resend
-            } else {
-                OnUnknown::Refuse
-            },
-            on_store_failure: if is_open {
-                OnStoreFailure::FailOpen
-            } else {
-                OnStoreFailure::FailClosed
-            },
-            methods: Vec::new(),
-            key_from: Vec::new(),
-            scope: Vec::new(),
-            ..Policy::default()
-        };
-        let is_judged_safe = matches!(fault, Fault::Resends | Fault::FailsOpen);
-        let demands = Demands {
-            is_safe: is_judged_safe || !(is_resending || is_open),
-            is_clean,
-            is_one_request: !random.once_in(5),
-        };
-        Self {
-            demands,
-            policy: Arc::new(policy),
-            attempts: random.between(2, 6),
-            is_frozen,
-            is_crashing,
-            is_troubled,
-            is_slow,
-        }
-    }
-}
 
 enum Doing {
     Perform(Step),
@@ -129,6 +54,8 @@ struct Actor {
     replies: u32,
     /// Whether the store has acknowledged this attempt's answer.
     has_settled: bool,
+    /// Whether its last write was refused because somebody else has the key.
+    is_stale: bool,
 }
 
 pub(crate) struct World {
@@ -154,6 +81,7 @@ pub(crate) struct Tally {
     pub(crate) unknown: u64,
     pub(crate) recorded: u64,
     pub(crate) unrecorded: u64,
+    pub(crate) resolved: u64,
 }
 
 /// Runs the history of `seed`.
@@ -213,6 +141,7 @@ impl World {
         tally.unknown = u64::from(self.is_unknown());
         tally.recorded = u64::from(self.judge.known == Known::Recorded);
         tally.unrecorded = u64::from(self.judge.known == Known::Answered);
+        tally.resolved = u64::from(self.judge.is_operated);
         Ok(tally)
     }
 
@@ -224,6 +153,7 @@ impl World {
     /// Faults stop; whatever is on its way arrives; leases run out; and clients ask once more.
     fn calm_down(&mut self, tally: &mut Tally) {
         self.store.one_fault_in = 0;
+        self.store.down_until = 0;
         self.is_calm = true;
         self.advance_to(self.store.now + MAX_LATENESS);
         self.advance_to(self.store.now + 10 * LEASE);
@@ -268,6 +198,10 @@ impl World {
             if self.random.once_in(3) {
                 self.arrive();
             }
+        } else if self.setting.has_operator && !self.is_calm && self.random.once_in(4) {
+            self.resolve();
+        } else if self.setting.has_outages && !self.is_calm && self.random.once_in(30) {
+            self.store.down_until = self.store.now + self.random.between(10, 2 * LEASE);
         } else {
             self.pass_time();
         }
@@ -311,7 +245,18 @@ impl World {
             steps: 0,
             replies: 0,
             has_settled: false,
+            is_stale: false,
         });
+    }
+
+    /// An operator finds out what happened and writes it down.
+    fn resolve(&mut self) {
+        if self.setting.demands.is_safe
+            && self.is_unknown()
+            && let Some(id) = self.judge.resolve()
+        {
+            self.store.resolve(id);
+        }
     }
 
     fn is_ready(&self, at: usize) -> bool {
@@ -377,6 +322,9 @@ impl World {
                 {
                     Some(input) => {
                         actor.has_met_record |= has_met_record(&input);
+                        if let Input::Written(result) = &input {
+                            actor.is_stale = matches!(result, Ok(Write::Stale));
+                        }
                         Some(Doing::Deliver(input))
                     }
                     None => None,
@@ -434,8 +382,7 @@ impl World {
         });
         actor.has_settled |= has_settled;
         if let Some(said) = said {
-            let claim = actor.attempt.ticket().claim;
-            println!("{now} {claim:?} {said}\n    -> {step:?}");
+            print_step(now, actor, &said, &step);
         }
         match step {
             Step::Insert(_) | Step::Replace { .. } | Step::Remove { .. } | Step::Read => {
@@ -470,6 +417,7 @@ impl World {
                     knew: actor.knew,
                     call: actor.upstream.map(|upstream| upstream.call),
                     has_settled: actor.has_settled,
+                    is_stale: actor.is_stale && self.store.held.is_some(),
                 };
                 self.judge
                     .replies(&reply, client, self.store.faults, &self.calls);
@@ -521,8 +469,13 @@ impl World {
 
 /// Whether the store has just shown somebody's record.
 fn has_met_record(input: &Input) -> bool {
-    use hapax_core::store::Insert;
     matches!(input, Input::Inserted(Ok(Insert::Occupied { .. })))
+}
+
+#[allow(clippy::print_stdout, reason = "only to look into one history")]
+fn print_step(now: u64, actor: &Actor, said: &str, step: &Step) {
+    let claim = actor.attempt.ticket().claim;
+    println!("{now} {claim:?} {said}\n    -> {step:?}");
 }
 
 fn millis(time: Duration) -> u64 {
