@@ -16,6 +16,10 @@
 //!   (the *seal*), so that a write that was decided on the outstanding record cannot hit the
 //!   settled one.
 //! - Each attempt says `Reply` exactly once.
+//! - A claim is used within a lease of having been asked for, or not at all.
+//! - A claim that was never confirmed, or came too late to be used, is taken back, unless the
+//!   operation had been sent before: that is never forgotten.
+//! - An attempt that has seen somebody's record never fails open.
 
 mod claim;
 mod execution;
