@@ -439,8 +439,11 @@ impl Reloader {
                 tracing::info!("the configuration was reloaded");
             }
             Err(error) => {
+                // First, so that whoever reads the line finds the same in `status`.
+                watched
+                    .last_reload_error
+                    .store(Some(Arc::new(error.clone())));
                 tracing::error!(%error, "the reload failed; the old configuration stays");
-                watched.last_reload_error.store(Some(Arc::new(error)));
             }
         }
     }

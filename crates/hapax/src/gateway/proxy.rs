@@ -201,7 +201,7 @@ async fn forward(
     let sent = match patience {
         Some(patience) => timeout(patience, sending)
             .await
-            .map_err(|_| Box::new(AnswerTimeout))?,
+            .map_err(|_| AnswerTimeout)?,
         None => sending.await,
     };
     let mut response = sent.map_err(error_of)?;

@@ -115,6 +115,54 @@ fn beyond_the_cap_of_waiters_a_duplicate_is_refused_at_once() {
     assert_eq!(upstream.count(), 1);
 }
 
+/// What a duplicate that waits gets when the first attempt ends in `end`; and the effects.
+fn waiter_after(end: fn() -> Act) -> (Answer, usize) {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::scripted(move |effect| match effect.serial {
+        1 => Act::Parts(Vec::new(), held.clone(), Box::new(end())),
+        _ => Act::Answer(created(effect)),
+    });
+    let gateway = Gateway::start(&upstream.url(), "[defaults]\nwait = \"20s\"\n");
+    let mut first = Connection::open(gateway.address());
+    first.send(&post("k").bytes()).expect("it listens");
+    upstream.wait_for_effects(1);
+    let mut waiter = Connection::open(gateway.address());
+    waiter.send(&post("k").bytes()).expect("it listens");
+    // With another payload there is nothing to wait for: by its answer the waiter has long come.
+    let other = post("k").body(b"other").send(gateway.address());
+    assert_eq!(other.problem(), "key-reused");
+    gate.open();
+    first.read().expect("an answer");
+    let answer = waiter.read().expect("an answer");
+    (answer, upstream.count())
+}
+
+#[test]
+fn a_duplicate_that_waited_executes_when_the_first_attempt_gave_the_key_back() {
+    let (answer, effects) = waiter_after(|| Act::Answer(crate::upstream::answer(503, &[], b"")));
+    assert_eq!((answer.status, answer.idempotency()), (201, "executed"));
+    assert_eq!(effects, 2);
+}
+
+#[test]
+fn a_duplicate_that_waited_gets_the_rejection_of_the_first_attempt() {
+    let (answer, effects) = waiter_after(|| Act::Answer(crate::upstream::answer(422, &[], b"no")));
+    assert_eq!((answer.status, answer.text().as_str()), (422, "no"));
+    assert!(answer.is_replay());
+    assert_eq!(effects, 1);
+}
+
+#[test]
+fn a_duplicate_that_waited_is_told_when_the_outcome_is_unknown() {
+    let (answer, effects) = waiter_after(|| Act::Reset(Vec::new()));
+    assert_eq!(
+        (answer.status, answer.problem().as_str()),
+        (504, "outcome-unknown")
+    );
+    assert_eq!(effects, 1);
+}
+
 #[test]
 fn of_two_payloads_under_one_key_at_once_one_executes_and_the_other_is_refused() {
     let upstream = Upstream::new();

@@ -11,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 use crate::client::{Answer, Connection, post};
 use crate::gateway::Gateway;
 use crate::support::{Gate, eventually};
-use crate::upstream::{Act, Upstream, created};
+use crate::upstream::{Act, Upstream, answer, created};
 
 fn send(gateway: &Gateway, key: &str) -> Connection {
     let mut connection = Connection::open(gateway.address());
@@ -159,6 +159,23 @@ fn killed_after_completion_and_before_the_client_read_the_answer_is_replayed() {
     let retry = post("k").send(gateway.address());
     assert!(retry.is_replay());
     assert_eq!(retry.kept(), other.kept());
+    assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn killed_after_a_server_error_the_error_is_replayed_as_unknown() {
+    let error = answer(500, &[("X-Error", "deadlock")], b"it broke");
+    let upstream = Upstream::scripted(move |_| Act::Answer(error.clone()));
+    let mut gateway = Gateway::start(&upstream.url(), "");
+    let first = post("k").send(gateway.address());
+    assert_eq!((first.status, first.text().as_str()), (500, "it broke"));
+    for _ in 0..2 {
+        gateway.restart();
+        let retry = post("k").send(gateway.address());
+        assert_eq!((retry.status, retry.idempotency()), (500, "unknown"));
+        assert!(retry.is_replay());
+        assert_eq!(retry.kept(), first.kept());
+    }
     assert_eq!(upstream.count(), 1);
 }
 

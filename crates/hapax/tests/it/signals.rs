@@ -73,6 +73,32 @@ fn what_outlasts_the_drain_is_unknown_to_the_next_start() {
 }
 
 #[test]
+fn while_it_drains_it_is_alive_and_not_ready() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::scripted(move |effect| Act::Hold(held.clone(), created(effect)));
+    let mut gateway = Gateway::start(&upstream.url(), "");
+    let mut connection = Connection::open(gateway.address());
+    connection.send(&post("k").bytes()).expect("it listens");
+    upstream.wait_for_effects(1);
+    assert_eq!(gateway.admin_get("/readyz").status, 200);
+    assert_eq!(gateway.metric("hapax_outstanding", &[]), 1.0);
+    gateway.signal(Signal::TERM);
+    let unready = eventually("unready", || {
+        let answer = gateway.admin_get("/readyz");
+        (answer.status != 200).then_some(answer)
+    });
+    assert_eq!(
+        (unready.status, unready.text().as_str()),
+        (503, "draining\n")
+    );
+    assert_eq!(gateway.admin_get("/livez").status, 200);
+    gate.open();
+    assert_eq!(connection.read().expect("an answer").status, 201);
+    assert!(gateway.wait_for_end().0.success());
+}
+
+#[test]
 fn an_idle_connection_does_not_hold_up_a_stop() {
     let upstream = Upstream::new();
     let mut gateway = Gateway::start(&upstream.url(), "");
@@ -108,6 +134,8 @@ fn a_reload_applies_new_rules_and_a_faulty_one_keeps_the_old() {
     assert_eq!(unkeyed.send(gateway.address()).problem(), "key-missing");
     let status = gateway.admin_get("/api/v1/status").json();
     assert_eq!(status["reload"]["ok"], false, "{status}");
+    let error = status["reload"]["error"].as_str().unwrap_or_default();
+    assert!(error.contains("retentoin"), "{status}");
     reload(&gateway, "", "was reloaded");
     eventually("the new rules", || (metric() == 1.0).then_some(()));
     assert_eq!(unkeyed.send(gateway.address()).status, 201);
@@ -174,4 +202,27 @@ fn a_faulty_configuration_does_not_start() {
     let refused = refused.err().expect("it must not start");
     assert_eq!(refused.status.code(), Some(3), "{refused:?}");
     assert!(refused.log.contains("mode"), "{refused:?}");
+}
+
+#[test]
+fn the_status_command_tells_how_a_gateway_is_and_fails_without_one() {
+    let upstream = Upstream::new();
+    let mut gateway = Gateway::start(&upstream.url(), "");
+    post("k").send(gateway.address());
+    post("k").send(gateway.address());
+    let admin = gateway.admin().to_string();
+    let status = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_hapax"));
+        command.args(["status", "-o", "json", "--admin", &admin]);
+        command.output().expect("the binary is there")
+    };
+    let told = status();
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert_eq!(told.status.code(), Some(0), "{text}");
+    let json: serde_json::Value = serde_json::from_str(&text).expect("JSON");
+    assert_eq!(json["state"], "serving", "{text}");
+    assert_eq!(json["requests"]["executed"], 1, "{text}");
+    assert_eq!(json["duplicates_stopped"], 1, "{text}");
+    gateway.stop();
+    assert_eq!(status().status.code(), Some(4));
 }

@@ -2,7 +2,7 @@
 
 use std::net::TcpListener;
 
-use crate::client::{Answer, Connection, post};
+use crate::client::{Answer, Connection, ask, post};
 use crate::gateway::Gateway;
 use crate::support::{Gate, eventually};
 use crate::upstream::{Act, Effect, Upstream, created};
@@ -169,4 +169,39 @@ fn an_answer_that_comes_too_late_is_stored_for_the_next_retry() {
     assert_eq!((late.status, late.idempotency()), (201, "replayed"));
     assert!(late.is_replay() && late.text().contains("\"effect\":1"));
     assert_eq!(upstream.count(), 1);
+}
+
+#[test]
+fn a_failure_under_a_request_without_a_key_is_not_called_unknown() {
+    let upstream = Upstream::scripted(|effect| match effect.target.as_str() {
+        "/reset" => Act::Reset(Vec::new()),
+        "/silent" => Act::Hold(Gate::new(), Vec::new()),
+        _ => Act::Answer(created(effect)),
+    });
+    let config = "[server]\nupstream_timeout = \"300ms\"\n";
+    let gateway = Gateway::start(&upstream.url(), config);
+    for (method, target, status) in [
+        ("POST", "/reset", 502),
+        ("GET", "/reset", 502),
+        ("POST", "/silent", 504),
+        ("GET", "/silent", 504),
+    ] {
+        let answer = ask(method, target).send(gateway.address());
+        assert_eq!(answer.status, status, "{method} {target}: {answer:?}");
+        assert_eq!(answer.problem(), "upstream-failed", "{method} {target}");
+        assert!(answer.field("proxy-status").is_some());
+        assert_eq!(answer.idempotency(), "");
+    }
+    assert_eq!(upstream.count(), 4);
+}
+
+#[test]
+fn an_upstream_below_a_path_is_asked_below_that_path() {
+    let upstream = Upstream::new();
+    let gateway = Gateway::start(&format!("{}/api/v1/", upstream.url()), "");
+    let answer = post("k")
+        .target("/orders/../x?a=%2F")
+        .send(gateway.address());
+    assert_eq!(answer.status, 201);
+    assert_eq!(upstream.effects()[0].target, "/api/v1/orders/../x?a=%2F");
 }
