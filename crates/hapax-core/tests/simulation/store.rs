@@ -47,6 +47,8 @@ pub(crate) struct FakeStore {
     pub(crate) faults: u32,
     /// Until when every operation fails.
     pub(crate) down_until: u64,
+    /// How long it has been down in all, at most.
+    pub(crate) downtime: u64,
     pub(crate) flaw: Flaw,
     /// Writes that were given up and have yet to arrive, with when.
     in_flight: Vec<(u64, ClaimId, Operation)>,
@@ -74,6 +76,7 @@ impl FakeStore {
             is_ordered: true,
             faults: 0,
             down_until: 0,
+            downtime: 0,
             flaw,
             in_flight: Vec::new(),
         }

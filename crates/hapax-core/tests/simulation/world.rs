@@ -157,8 +157,12 @@ impl World {
         self.is_calm = true;
         self.advance_to(self.store.now + MAX_LATENESS);
         self.advance_to(self.store.now + 10 * LEASE);
-        let is_excused =
-            self.setting.is_frozen || self.setting.is_crashing || !self.store.is_ordered;
+        // What was tried for a whole lease may be given up.
+        let was_down = self.store.downtime >= LEASE / 2;
+        let is_excused = was_down
+            || self.setting.is_frozen
+            || self.setting.is_crashing
+            || !self.store.is_ordered;
         let is_harmless = self.calls.iter().all(|call| call.plan.is_harmless());
         let is_false = self.setting.demands.is_safe
             && !is_excused
@@ -201,7 +205,9 @@ impl World {
         } else if self.setting.has_operator && !self.is_calm && self.random.once_in(4) {
             self.resolve();
         } else if self.setting.has_outages && !self.is_calm && self.random.once_in(30) {
-            self.store.down_until = self.store.now + self.random.between(10, 2 * LEASE);
+            let outage = self.random.between(10, 2 * LEASE);
+            self.store.down_until = self.store.now + outage;
+            self.store.downtime += outage;
         } else {
             self.pass_time();
         }
