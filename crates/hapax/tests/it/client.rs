@@ -196,6 +196,12 @@ impl Connection {
         reset(self.stream);
     }
 
+    /// Keeps the system from taking an answer that nobody reads.
+    pub(crate) fn take_little_at_once(&self) {
+        let set = socket2::SockRef::from(&self.stream).set_recv_buffer_size(64 * 1024);
+        set.expect("it is open");
+    }
+
     pub(crate) fn set_patience(&self, patience: Duration) {
         let set = self.stream.set_read_timeout(Some(patience));
         set.expect("a time-out");

@@ -199,6 +199,18 @@ impl Gateway {
         self.process().pid()
     }
 
+    /// The most memory that it has had so far.
+    pub(crate) fn peak_memory_mib(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.pid().as_raw_nonzero());
+        let status = std::fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number
+            .and_then(|kib| kib.parse::<u64>().ok())
+            .expect("a number")
+            / 1024
+    }
+
     /// What it has logged so far.
     pub(crate) fn log(&self) -> String {
         self.process().log.lock().clone()

@@ -5,7 +5,7 @@ use rustix::process::{Resource, Rlimit, prlimit};
 use crate::client::{Connection, post};
 use crate::gateway::Gateway;
 use crate::support::{Gate, eventually};
-use crate::upstream::{Act, Upstream, created};
+use crate::upstream::{Act, Upstream, answer, created};
 
 #[test]
 fn a_full_store_refuses_new_keys_and_still_replays_the_old() {
@@ -109,4 +109,32 @@ fn many_silent_clients_do_not_keep_others_from_being_served() {
     assert_eq!(post("k").send(gateway.address()).idempotency(), "executed");
     assert!(post("k").send(gateway.address()).is_replay());
     drop(silent);
+}
+
+#[test]
+fn a_client_that_does_not_read_its_answer_is_cut_off_and_a_retry_gets_it() {
+    let body = vec![b'x'; 60 << 20];
+    let large = answer(200, &[("Location", "/large")], &body);
+    let upstream = Upstream::scripted(move |_| Act::Answer(large.clone()));
+    let config = "[server]\nanswer_timeout = \"300ms\"\n";
+    let gateway = Gateway::start(&upstream.url(), config);
+    let before = gateway.peak_memory_mib();
+    let mut slow = Connection::open(gateway.address());
+    slow.take_little_at_once();
+    slow.send(&post("k").bytes()).expect("it listens");
+    upstream.wait_for_effects(1);
+    let retry = eventually("a settled record", || {
+        let answer = post("k").send(gateway.address());
+        (answer.status != 409).then_some(answer)
+    });
+    assert_eq!(
+        (retry.status, retry.field("location")),
+        (303, Some("/large"))
+    );
+    // The upstream has got rid of its answer: nobody is held up by who does not read.
+    upstream.wait_for_answers(1);
+    assert!(slow.read().is_err(), "it was not cut off");
+    let took = gateway.peak_memory_mib() - before;
+    assert!(took < 30, "{took} MiB were held for one client");
+    assert_eq!(upstream.count(), 1);
 }
