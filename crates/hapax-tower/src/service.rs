@@ -299,16 +299,16 @@ where
         I::Error: Into<BoxError>,
     {
         let method = request.method().clone();
-        if !method.is_safe() {
-            // Only hapax says these; a client that sends them would speak for it.
-            request.headers_mut().remove(settle::HAPAX_ATTEMPT);
-            request.headers_mut().remove(settle::HAPAX_OUTCOME);
-        }
+        // Only hapax says these; a client that sends them would speak for it.
+        request.headers_mut().remove(settle::HAPAX_ATTEMPT);
+        request.headers_mut().remove(settle::HAPAX_OUTCOME);
         let preflight = preflight_of(&request);
         let trace = trace_of(request.headers());
         let trace = trace.as_deref().and_then(trace_id);
         match self.inner.call(request).await {
             Ok(mut response) => {
+                // A word to hapax, not to the client.
+                response.headers_mut().remove(settle::HAPAX_OUTCOME);
                 if preflight {
                     allow_key(response.headers_mut());
                 }

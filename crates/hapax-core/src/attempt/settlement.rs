@@ -169,7 +169,10 @@ impl Attempt {
                     state,
                     status,
                 });
-                if let Some(reply) = &mut settling.reply {
+                // A route that only observes replays nothing, so there is no end of it to tell.
+                if let Some(reply) = &mut settling.reply
+                    && !self.is_observing()
+                {
                     reply.expires = Some(now.plus(self.ticket.policy.retention));
                 }
             }

@@ -354,6 +354,18 @@ async fn requests_under_way_are_bounded_before_the_claim() {
     );
 }
 
+#[tokio::test(start_paused = true)]
+async fn nobody_but_hapax_speaks_to_the_service_as_hapax() {
+    let shop = Shop::new(Policy::default());
+    for method in ["GET", "POST"] {
+        let request = Request::builder().method(method).uri("/orders");
+        let request = request.header("hapax-attempt", "9").body(Full::default());
+        let answer = shop.send(request.expect("a request")).await;
+        assert!(!answer.headers().contains_key("x-attempt-seen"), "{method}");
+        assert!(!answer.headers().contains_key("hapax-outcome"), "{method}");
+    }
+}
+
 #[tokio::test]
 async fn an_axum_router_fits_inside_the_layer() {
     use axum::routing::post;

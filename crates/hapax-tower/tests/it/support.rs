@@ -92,7 +92,9 @@ impl Inner {
             Act::Answer(status) => StatusCode::from_u16(status)?,
             Act::NotSent => StatusCode::OK,
         };
-        let mut response = Response::builder().status(status);
+        let mut response = Response::builder()
+            .status(status)
+            .header("hapax-outcome", "as usual");
         if let Some(attempt) = attempt {
             response = response.header("x-attempt-seen", attempt);
         }
