@@ -20,6 +20,10 @@ const WORKERS: usize = 2;
 /// All journals together; beyond it the engine writes tables out to be rid of the oldest.
 const JOURNAL_BYTES: u64 = 256 << 20;
 
+/// Records of the `open` table live for a request, and nobody looks them up there: what counts
+/// is that the processor's caches hold what is written to.
+const OPEN_MEMTABLE_BYTES: u64 = 4 << 20;
+
 /// One miss in ten thousand reads a block in vain: a new key must be cheap.
 const FALSE_POSITIVES: f32 = 0.0001;
 
@@ -71,19 +75,19 @@ impl Engine {
         if !is_new && !names.iter().all(|name| db.keyspace_exists(name)) {
             return Ok(None);
         }
-        let table = |name| {
+        let table = |name, memtable_bytes| {
             db.keyspace(name, || {
                 let filter = BloomConstructionPolicy::FalsePositiveRate(FALSE_POSITIVES);
                 KeyspaceCreateOptions::default()
                     .manual_journal_persist(true)
-                    .max_memtable_size(options.memtable_bytes)
+                    .max_memtable_size(memtable_bytes)
                     .filter_policy(FilterPolicy::all(FilterPolicyEntry::Bloom(filter)))
             })
         };
         Ok(Some(Self {
-            open: table(OPEN)?,
-            settled: table(SETTLED)?,
-            meta: table(META)?,
+            open: table(OPEN, OPEN_MEMTABLE_BYTES.min(options.memtable_bytes))?,
+            settled: table(SETTLED, options.memtable_bytes)?,
+            meta: table(META, options.memtable_bytes)?,
             db,
         }))
     }

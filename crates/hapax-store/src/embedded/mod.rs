@@ -17,6 +17,7 @@ mod journal;
 mod manifest;
 mod open;
 mod options;
+mod recent;
 mod space;
 mod store;
 mod value;

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::ops::Bound;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
@@ -50,6 +50,17 @@ pub struct EmbeddedStore {
     interrupted: usize,
 }
 
+/// What a look into the `settled` table tells without the writer.
+enum Look {
+    /// The record, which is durable, and when it was looked at.
+    Settled(Box<Held>, Timestamp),
+    /// Nothing, expired or not, as of this batch or a later one. It may have been put there
+    /// since: the writer knows.
+    Absent { batch: u64 },
+    /// Only the writer can tell.
+    Unsure,
+}
+
 /// What callers and the writer share.
 pub(super) struct Shared {
     // The order is that in which they are dropped: the lock goes last.
@@ -61,6 +72,8 @@ pub(super) struct Shared {
     space: Space,
     failure: RwLock<Option<String>>,
     has_failed: AtomicBool,
+    /// The last batch that everybody can see.
+    pub(super) published: AtomicU64,
     /// Settled records since the last compaction, by when they expire.
     expiries: Mutex<BTreeMap<u64, u64>>,
     pub(super) directory: Directory,
@@ -85,6 +98,7 @@ impl EmbeddedStore {
             options,
             failure: RwLock::default(),
             has_failed: AtomicBool::new(false),
+            published: AtomicU64::new(recovered.batch),
             expiries: Mutex::default(),
             directory: recovered.directory,
         });
@@ -148,25 +162,28 @@ impl EmbeddedStore {
     /// part of a batch still under way, the key would be in the index or in flight until that
     /// batch is through. (The engine on its part shows a batch only after its sync.) The check
     /// before the look-up only saves the look-up. A miss proves nothing, and goes to the writer.
-    fn settled_without_writer(
-        &self,
-        key: &RecordKey,
-    ) -> Result<Option<(Held, Timestamp)>, StoreError> {
+    fn settled_without_writer(&self, key: &RecordKey) -> Result<Look, StoreError> {
         {
             let index = self.shared.index();
             if let Some(what) = index.damage(key) {
                 return Err(StoreError::Damaged { what });
             }
             if index.is_unsettled(key) {
-                return Ok(None);
+                return Ok(Look::Unsure);
             }
         }
+        // Before the look-up, which then sees at least this batch.
+        let batch = self.shared.published.load(Ordering::Acquire);
         let Some(held) = self.shared.settled(key)? else {
-            return Ok(None);
+            return Ok(Look::Absent { batch });
         };
         let now = self.shared.clock.now();
         let is_certain = !held.is_expired(now) && !self.shared.index().is_unsettled(key);
-        Ok(is_certain.then_some((held, now)))
+        Ok(if is_certain {
+            Look::Settled(Box::new(held), now)
+        } else {
+            Look::Unsure
+        })
     }
 
     /// Rewrites the tables in the background when most of what they hold has expired, as far
@@ -225,12 +242,6 @@ impl Shared {
         value.map(|value| self.decode(key, &value)).transpose()
     }
 
-    /// Whether the `settled` table holds anything of `key`.
-    pub(super) fn is_in_settled(&self, key: &RecordKey) -> Result<bool, StoreError> {
-        let contains = self.engine.settled.contains_key(key.as_bytes());
-        contains.map_err(|error| self.unreadable(error))
-    }
-
     /// The record of a key that the index has.
     pub(super) fn open_record(&self, key: &RecordKey) -> Result<Held, StoreError> {
         let value = self.engine.open.get(key.as_bytes());
@@ -277,10 +288,11 @@ impl Shared {
 
 impl Store for EmbeddedStore {
     async fn insert(&self, key: &RecordKey, record: &Record) -> Result<Insert, StoreError> {
-        if let Some((held, now)) = self.settled_without_writer(key)? {
-            let held = Box::new(held);
-            return Ok(Insert::Occupied { held, now });
-        }
+        let absent_at = match self.settled_without_writer(key)? {
+            Look::Settled(held, now) => return Ok(Insert::Occupied { held, now }),
+            Look::Absent { batch } => Some(batch),
+            Look::Unsure => None,
+        };
         self.shared.check_writable()?;
         let open_len = {
             let index = self.shared.index();
@@ -292,7 +304,7 @@ impl Store for EmbeddedStore {
         {
             return Err(StoreError::Full { what });
         }
-        self.ask(|reply| Operation::Insert(*key, record.clone(), reply))
+        self.ask(|reply| Operation::Insert(*key, record.clone(), absent_at, reply))
             .await
     }
 
@@ -312,8 +324,8 @@ impl Store for EmbeddedStore {
     }
 
     async fn read(&self, key: &RecordKey) -> Result<(Option<Held>, Timestamp), StoreError> {
-        if let Some((held, now)) = self.settled_without_writer(key)? {
-            return Ok((Some(held), now));
+        if let Look::Settled(held, now) = self.settled_without_writer(key)? {
+            return Ok((Some(*held), now));
         }
         self.ask(|reply| Operation::Read(*key, reply)).await
     }
