@@ -1,5 +1,7 @@
 //! What makes two requests the same (P8–P10).
 
+use std::fmt;
+
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, Method};
@@ -44,18 +46,13 @@ impl Fingerprint {
     pub fn of(keys: &HashKeys, policy: &Policy, subject: &Subject<'_>) -> Self {
         let mut digest = blake3::Hasher::new_keyed(&keys.fingerprint);
         let mut outline = Vec::with_capacity(8);
-        visit_parts(policy, subject, |part| {
-            match &part {
-                Part::Named { name, value } => {
-                    update_framed(&mut digest, name.as_bytes());
-                    update_framed(&mut digest, value);
-                    outline.push((short(keys, name.as_bytes()), short(keys, value)));
-                }
-                // Already in the digest as part of the content.
-                Part::Member { name, value } => {
-                    outline.push((short_member(keys, name), short(keys, value)));
-                }
+        visit_parts(keys, policy, subject, |part, value| {
+            // A member is in the digest as part of the content.
+            if let Part::Named(name) = part {
+                update_framed(&mut digest, name.as_bytes());
+                digest.update(value.as_bytes());
             }
+            outline.push((part.short_name(keys), short(value)));
         });
         Self {
             digest: truncated(&digest.finalize()),
@@ -73,19 +70,12 @@ impl Fingerprint {
     ) -> Vec<String> {
         let mut names = Vec::new();
         let mut is_member_named = false;
-        visit_parts(policy, subject, |part| {
-            let (hash, name, value) = match &part {
-                Part::Named { name, value } => (short(keys, name.as_bytes()), name.clone(), value),
-                Part::Member { name, value } => (
-                    short_member(keys, name),
-                    format!("content member {name:?}"),
-                    value,
-                ),
-            };
-            let was = self.outline.iter().find(|(known, _)| *known == hash);
-            if was.is_none_or(|(_, digest)| *digest != short(keys, value)) {
-                is_member_named |= matches!(part, Part::Member { .. });
-                names.push(name);
+        visit_parts(keys, policy, subject, |part, value| {
+            let name = part.short_name(keys);
+            let was = self.outline.iter().find(|(known, _)| *known == name);
+            if was.is_none_or(|(_, digest)| *digest != short(value)) {
+                is_member_named |= matches!(part, Part::Member(_));
+                names.push(part.to_string());
             }
         });
         if is_member_named {
@@ -103,79 +93,123 @@ impl Fingerprint {
 /// The part that stands for the content as a whole.
 const CONTENT: &str = "content";
 
+/// What a part is called.
+#[derive(Debug, Clone, Copy)]
 enum Part<'a> {
-    Named { name: String, value: Vec<u8> },
-    Member { name: &'a str, value: Vec<u8> },
+    /// The method, the target, a field, or the whole content.
+    Named(&'a str),
+    /// A member of a JSON object.
+    Member(&'a str),
 }
 
-fn visit_parts(policy: &Policy, subject: &Subject<'_>, mut visit: impl FnMut(Part<'_>)) {
-    let mut named = |name: &str, value: Vec<u8>| {
-        visit(Part::Named {
-            name: name.to_owned(),
-            value,
-        })
-    };
-    named("method", subject.method.as_str().into());
-    named("target", subject.target.into());
-    for field in FIELDS.iter().chain(&policy.fingerprint_headers) {
-        let mut value = Vec::new();
-        for line in subject.headers.get_all(field) {
-            value.extend_from_slice(&(line.len() as u64).to_le_bytes());
-            value.extend_from_slice(line.as_bytes());
-        }
-        // A field that is absent is left out, so that a longer list of fields to look at
-        // changes nothing for requests that have none of them.
-        if !value.is_empty() {
-            named(field.as_str(), value);
+impl Part<'_> {
+    /// Members have names of their own, so that a member called `method` is not the method.
+    /// They come from the content, so theirs are keyed; the others are known to everybody.
+    fn short_name(self, keys: &HashKeys) -> u32 {
+        match self {
+            Self::Named(name) => fnv1a(name.as_bytes()),
+            Self::Member(name) => short(&hash_of(keys, &[b"member ".as_slice(), name.as_bytes()])),
         }
     }
-    visit_content(policy, subject.content, visit);
 }
 
-fn visit_content(policy: &Policy, content: &Bytes, mut visit: impl FnMut(Part<'_>)) {
+impl fmt::Display for Part<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Named(name) => f.write_str(name),
+            Self::Member(name) => write!(f, "content member {name:?}"),
+        }
+    }
+}
+
+/// Shows every part with the keyed hash of its value: a value is hashed once, and no part is
+/// copied.
+fn visit_parts(
+    keys: &HashKeys,
+    policy: &Policy,
+    subject: &Subject<'_>,
+    mut visit: impl FnMut(Part<'_>, &blake3::Hash),
+) {
+    let mut named = |name: &str, value: &blake3::Hash| visit(Part::Named(name), value);
+    named(
+        "method",
+        &hash_of(keys, &[subject.method.as_str().as_bytes()]),
+    );
+    named("target", &hash_of(keys, &[subject.target.as_bytes()]));
+    for field in FIELDS.iter().chain(&policy.fingerprint_headers) {
+        let mut lines = subject.headers.get_all(field).iter().peekable();
+        // A field that is absent is left out, so that a longer list of fields to look at
+        // changes nothing for requests that have none of them.
+        if lines.peek().is_none() {
+            continue;
+        }
+        let mut value = blake3::Hasher::new_keyed(&keys.fingerprint);
+        for line in lines {
+            update_framed(&mut value, line.as_bytes());
+        }
+        named(field.as_str(), &value.finalize());
+    }
+    visit_content(keys, policy, subject.content, visit);
+}
+
+fn visit_content(
+    keys: &HashKeys,
+    policy: &Policy,
+    content: &Bytes,
+    mut visit: impl FnMut(Part<'_>, &blake3::Hash),
+) {
     // The first byte says how the content was read, so that the canonical form of one request
     // can never equal the raw content of another.
-    let raw = |content: &Bytes| [b"r".as_slice(), content].concat();
-    let mut whole = |value| {
-        visit(Part::Named {
-            name: CONTENT.to_owned(),
-            value,
-        })
-    };
+    let raw = || hash_of(keys, &[b"r".as_slice(), content.as_ref()]);
     match policy.fingerprint {
         ContentMode::Off => {}
-        ContentMode::Raw => whole(raw(content)),
+        ContentMode::Raw => visit(Part::Named(CONTENT), &raw()),
         ContentMode::Json => {
             let Ok(mut document) = json::parse(content) else {
-                return whole(raw(content));
+                return visit(Part::Named(CONTENT), &raw());
             };
             for pointer in &policy.ignore {
                 document.remove(pointer);
             }
-            let mut canonical = vec![b'j'];
+            let mut canonical = Vec::with_capacity(content.len());
             document.write_canonical(&mut canonical);
-            whole(canonical);
+            visit(
+                Part::Named(CONTENT),
+                &hash_of(keys, &[b"j".as_slice(), &canonical]),
+            );
             if let Value::Object(members) = &document {
                 for (name, value) in members.iter().take(MAX_OUTLINED_MEMBERS) {
-                    let mut canonical = Vec::new();
+                    canonical.clear();
                     value.write_canonical(&mut canonical);
-                    visit(Part::Member {
-                        name,
-                        value: canonical,
-                    });
+                    visit(Part::Member(name), &hash_of(keys, &[&canonical]));
                 }
             }
         }
     }
 }
 
-fn short(keys: &HashKeys, bytes: &[u8]) -> u32 {
-    u32::from_le_bytes(truncated(&blake3::keyed_hash(&keys.fingerprint, bytes)))
+fn hash_of(keys: &HashKeys, pieces: &[&[u8]]) -> blake3::Hash {
+    match pieces {
+        [piece] => blake3::keyed_hash(&keys.fingerprint, piece),
+        pieces => {
+            let mut hasher = blake3::Hasher::new_keyed(&keys.fingerprint);
+            for piece in pieces {
+                hasher.update(piece);
+            }
+            hasher.finalize()
+        }
+    }
 }
 
-/// Members have names of their own, so that a member called `method` is not the method.
-fn short_member(keys: &HashKeys, name: &str) -> u32 {
-    short(keys, &[b"member ", name.as_bytes()].concat())
+fn short(hash: &blake3::Hash) -> u32 {
+    u32::from_le_bytes(truncated(hash))
+}
+
+/// Fowler, Noll and Vo's hash, for the handful of names that are no secret.
+fn fnv1a(bytes: &[u8]) -> u32 {
+    bytes.iter().fold(0x811c_9dc5, |hash, byte| {
+        (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193)
+    })
 }
 
 #[cfg(test)]
