@@ -235,7 +235,7 @@ fn is_worth_a_line(outcome: Outcome) -> bool {
 
 /// One line a keyed request.
 fn log_request(answered: &Answered<'_>) {
-    let record = answered.record.map(|record| record.to_string());
+    let record = answered.record.map(tracing::field::display);
     let millis = |duration: Duration| duration.as_secs_f64() * 1000.0;
     tracing::info!(
         target: "hapax::request",
