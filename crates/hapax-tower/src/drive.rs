@@ -114,17 +114,7 @@ where
                 Input::Written(written)
             }
             Step::Read => Input::Found(timed(&shared, StoreOperation::Read, store.read(key)).await),
-            Step::Wait(up_to) => {
-                let scope = attempt.ticket().scope;
-                match shared
-                    .waiters
-                    .wait(*key, scope, up_to.min(look_again(attempt)))
-                    .await
-                {
-                    Ok(()) => Input::Waited,
-                    Err(_) => Input::WaitRefused,
-                }
-            }
+            Step::Wait(up_to) => self.wait(up_to, attempt).await,
             Step::Pause(pause) => {
                 sleep(pause).await;
                 Input::Waited
@@ -140,6 +130,25 @@ where
             }
             // The loop ends before it asks for this.
             Step::Done => Input::Replied,
+        }
+    }
+
+    /// Waits for the first attempt. A client that leaves waits no longer: nothing of it is under
+    /// way, so its place is for others.
+    async fn wait(&mut self, up_to: Duration, attempt: &Attempt) -> Input {
+        let ticket = attempt.ticket();
+        let patience = up_to.min(look_again(attempt));
+        let waiting = self.shared.waiters.wait(ticket.key, ticket.scope, patience);
+        let Some(reply_to) = self.reply_to.as_mut() else {
+            return Input::WaitRefused;
+        };
+        tokio::select! {
+            biased;
+            waited = waiting => match waited {
+                Ok(()) => Input::Waited,
+                Err(_) => Input::WaitRefused,
+            },
+            () = reply_to.closed() => Input::WaitRefused,
         }
     }
 

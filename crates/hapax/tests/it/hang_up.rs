@@ -1,5 +1,7 @@
 //! Clients that leave before their answer.
 
+use std::process::{Child, Command, Stdio};
+
 use crate::client::{Connection, post};
 use crate::gateway::Gateway;
 use crate::support::{Gate, eventually};
@@ -102,6 +104,22 @@ fn a_request_that_is_cut_at_any_byte_has_no_effect_and_leaves_the_key_free() {
     assert_eq!(upstream.count(), 1);
 }
 
+/// A client of HTTP/2 that sends and waits. An end of it is an end: there are no half-closed connections.
+fn curl(url: &str) -> Child {
+    Command::new("curl")
+        .args(["--silent", "--http2-prior-knowledge", "--noproxy", "*"])
+        .args(["--max-time", "20", "--data", "{}"])
+        .args(["--header", "Idempotency-Key: k", url])
+        .stdout(Stdio::null())
+        .spawn()
+        .expect("curl is there")
+}
+
+fn end(mut curl: Child) {
+    curl.kill().expect("it runs");
+    curl.wait().expect("it is ours");
+}
+
 #[test]
 fn a_client_of_http2_that_cancels_changes_nothing() {
     let gate = Gate::new();
@@ -109,23 +127,9 @@ fn a_client_of_http2_that_cancels_changes_nothing() {
     let upstream = Upstream::scripted(move |effect| Act::Hold(held.clone(), created(effect)));
     let gateway = Gateway::start(&upstream.url(), "");
     let url = format!("http://{}/orders", gateway.address());
-    let mut curl = std::process::Command::new("curl")
-        .args(["--silent", "--http2-prior-knowledge", "--noproxy", "*"])
-        .args([
-            "--max-time",
-            "20",
-            "--data",
-            "{}",
-            "--header",
-            "Idempotency-Key: k",
-            &url,
-        ])
-        .stdout(std::process::Stdio::null())
-        .spawn()
-        .expect("curl is there");
+    let curl = curl(&url);
     upstream.wait_for_effects(1);
-    curl.kill().expect("it runs");
-    curl.wait().expect("it is ours");
+    end(curl);
     let same = post("k").body(b"{}");
     let same = same.field("Content-Type", "application/x-www-form-urlencoded");
     assert_eq!(same.send(gateway.address()).problem(), "in-progress");
@@ -166,4 +170,34 @@ fn a_hundred_duplicates_that_wait_and_leave_hold_nobody_up() {
         assert_eq!(answer.status, 201);
     }
     assert_eq!(upstream.count(), 121);
+}
+
+#[test]
+fn a_duplicate_of_http2_that_leaves_while_it_waits_holds_no_place() {
+    let gate = Gate::new();
+    let held = gate.clone();
+    let upstream = Upstream::scripted(move |effect| match effect.key() {
+        "k" => Act::Hold(held.clone(), created(effect)),
+        _ => Act::Answer(created(effect)),
+    });
+    let config = "[defaults]\nwait = \"60s\"\n[limits]\nmax_outstanding = 4\n";
+    let gateway = Gateway::start(&upstream.url(), config);
+    let url = format!("http://{}/orders", gateway.address());
+    let first = curl(&url);
+    upstream.wait_for_effects(1);
+    let waiting: Vec<_> = (0..3).map(|_| curl(&url)).collect();
+    eventually("all places taken", || {
+        let status = gateway.admin_get("/api/v1/status").json();
+        (status["under_way"] == 4).then_some(())
+    });
+    assert_eq!(post("other").send(gateway.address()).status, 503);
+    waiting.into_iter().for_each(end);
+    // The first attempt is still under way: what is free was the waiters'.
+    eventually("a place", || {
+        let answer = post("other").send(gateway.address());
+        (answer.status == 201).then_some(())
+    });
+    assert_eq!(upstream.count_of("k"), 1);
+    gate.open();
+    end(first);
 }
