@@ -114,6 +114,15 @@ pub enum StoreOperation {
 }
 
 impl StoreOperation {
+    /// Every operation.
+    pub const ALL: [Self; 5] = [
+        Self::Insert,
+        Self::Replace,
+        Self::Remove,
+        Self::Read,
+        Self::Sweep,
+    ];
+
     /// The operation's name in metrics and logs.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -13,7 +13,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
-use hapax_core::event::{Answered, Event, Observer, Outcome};
+use hapax_core::event::{Answered, Event, Observer, Outcome, StoreOperation};
 use hapax_core::store::Stats;
 use hapax_store::StoreObserver;
 
@@ -102,6 +102,15 @@ impl Metrics {
             reload_success: Gauge::default(),
         };
         metrics.reload_success.set(1);
+        // A family shows nothing until it has a member: zeros are what alerts are written for.
+        for operation in StoreOperation::ALL {
+            let operation = operation.as_str();
+            drop(
+                metrics
+                    .store_errors
+                    .get_or_create(&OperationLabel { operation }),
+            );
+        }
         metrics.registered()
     }
 

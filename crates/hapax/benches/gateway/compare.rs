@@ -53,12 +53,15 @@ pub(crate) fn run(upstream: &Upstream) {
     for row in &rows {
         print_row(row, upstream, &nginx, &hapax);
     }
+    let mean =
+        hapax.metric("hapax_store_batch_size_sum") / hapax.metric("hapax_store_batch_size_count");
     drop(hapax);
     let hapax = Proxy::hapax(upstream.address, "[telemetry]\nlog = \"info\"\n");
     let row = row("keyed, log at info", Keys::Fresh, 0.0, f64::INFINITY);
     print_row(&row, upstream, &nginx, &hapax);
     println!(
-        "The load, the upstream and the proxy share {} cores: the CPU of a request limits every row.",
+        "Limits: the load, the upstream and the proxy share {} cores, so that the CPU of all three is what counts;\n\
+         a first request waits for two syncs, each shared by {mean:.1} operations.",
         std::thread::available_parallelism().map_or(0, usize::from)
     );
 }

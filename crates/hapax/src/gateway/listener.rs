@@ -306,7 +306,8 @@ async fn drive(
 fn http1_builder() -> http1::Builder {
     let mut builder = http1::Builder::new();
     // The wire keeps the deadlines, so hyper needs no timer. A client may close its side and still gets its answer.
-    builder.half_close(true).pipeline_flush(true);
+    // Not `pipeline_flush`: with it hyper buffers an answer without bound while its client does not read.
+    builder.half_close(true);
     builder
 }
 
