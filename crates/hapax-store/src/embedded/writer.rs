@@ -27,6 +27,9 @@ use crate::clock::Stopwatch;
 /// last of them is not kept waiting.
 const BATCH_OPERATIONS: usize = 512;
 
+/// How often other threads may run before a batch is closed that is smaller than the last.
+const YIELDS: u32 = 8;
+
 /// Bytes in one batch, the last operation not counted.
 const BATCH_BYTES: usize = 8 << 20;
 
@@ -93,6 +96,8 @@ pub(super) struct Writer {
     /// The number of the last batch.
     batch: u64,
     recent: Recent,
+    /// Operations in the last batch.
+    last_operations: usize,
 }
 
 impl Writer {
@@ -104,6 +109,7 @@ impl Writer {
             bytes: 0,
             batch,
             recent: Recent::new(batch),
+            last_operations: 0,
         }
     }
 
@@ -113,7 +119,12 @@ impl Writer {
         while !is_stopping && let Some(first) = operations.blocking_recv() {
             // On a busy machine, callers that were just answered come first: the batch is fuller
             // for it. On an idle one this costs nothing.
-            std::thread::yield_now();
+            for _ in 0..YIELDS {
+                std::thread::yield_now();
+                if operations.len() + 1 >= self.last_operations {
+                    break;
+                }
+            }
             let mut next = Some(first);
             while let Some(operation) = next {
                 is_stopping = matches!(operation, Operation::Stop);
@@ -125,6 +136,7 @@ impl Writer {
                     None
                 };
             }
+            self.last_operations = self.answers.len();
             self.commit();
         }
     }
