@@ -79,7 +79,8 @@ where
     R: Body<Data = Bytes> + Send + Unpin + 'static,
     R::Error: Into<BoxError>,
 {
-    pub(crate) async fn run(mut self, mut attempt: Attempt) {
+    /// Boxed, because a future holds what it is given twice: as it was given and as it is used.
+    pub(crate) async fn run(mut self: Box<Self>, mut attempt: Box<Attempt>) {
         let mut input = Input::Begin;
         loop {
             let observer = Arc::clone(&self.shared.observer);
@@ -93,27 +94,36 @@ where
         }
     }
 
+    /// The store's operations are boxed: an operation under way waits for the upstream for most of its
+    /// life, and should not hold the room that asking the store takes.
     async fn perform(&mut self, step: Step, attempt: &Attempt) -> Input {
         let shared = Arc::clone(&self.shared);
         let store = &shared.store;
         let key = &attempt.ticket().key;
         match step {
             Step::Insert(record) => Input::Inserted(
-                timed(&shared, StoreOperation::Insert, store.insert(key, &record)).await,
+                timed(
+                    &shared,
+                    StoreOperation::Insert,
+                    Box::pin(store.insert(key, &record)),
+                )
+                .await,
             ),
             Step::Replace { expected, record } => {
-                let replacing = store.replace(key, expected, &record);
+                let replacing = Box::pin(store.replace(key, expected, &record));
                 let written = timed(&shared, StoreOperation::Replace, replacing).await;
                 shared.waiters.wake(key);
                 Input::Written(written)
             }
             Step::Remove { expected } => {
-                let removing = store.remove(key, expected);
+                let removing = Box::pin(store.remove(key, expected));
                 let written = timed(&shared, StoreOperation::Remove, removing).await;
                 shared.waiters.wake(key);
                 Input::Written(written)
             }
-            Step::Read => Input::Found(timed(&shared, StoreOperation::Read, store.read(key)).await),
+            Step::Read => {
+                Input::Found(timed(&shared, StoreOperation::Read, Box::pin(store.read(key))).await)
+            }
             Step::Wait(up_to) => self.wait(up_to, attempt).await,
             Step::Pause(pause) => {
                 sleep(pause).await;

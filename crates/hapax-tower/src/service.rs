@@ -369,8 +369,7 @@ where
             upstream_took: None,
             _place: place,
         };
-        // Boxed, because a task moves its future about and the whole of it when it ends.
-        tokio::spawn(Box::pin(drive.run(Attempt::new(ticket))));
+        tokio::spawn(Box::new(drive).run(Box::new(Attempt::new(ticket))));
         Ok(answer.await.unwrap_or_else(|_| {
             // The task ended without an answer, which it does only by a defect or at the
             // runtime's shutdown: nothing is known.

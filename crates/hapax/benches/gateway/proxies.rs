@@ -3,8 +3,9 @@
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -21,6 +22,33 @@ pub(crate) struct Proxy {
     pub(crate) admin: Option<SocketAddr>,
     /// Its configuration, temporary files and store.
     _directory: TempDir,
+}
+
+/// The program as it is shipped. The one that cargo builds beside a benchmark has the features of
+/// the tests' dependencies as well, a clock that can be stopped among them, and is slower for it.
+fn product() -> &'static Path {
+    static PRODUCT: OnceLock<PathBuf> = OnceLock::new();
+    PRODUCT.get_or_init(|| {
+        let beside = Path::new(env!("CARGO_BIN_EXE_hapax")).parent().unwrap();
+        let target = beside.join("product");
+        let built = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
+            .args([
+                "build",
+                "--quiet",
+                "--release",
+                "--locked",
+                "-p",
+                "hapax",
+                "--bin",
+                "hapax",
+            ])
+            .arg("--target-dir")
+            .arg(&target)
+            .status()
+            .unwrap();
+        assert!(built.success(), "the product does not build");
+        target.join("release/hapax")
+    })
 }
 
 impl Proxy {
@@ -81,7 +109,7 @@ impl Proxy {
         );
         let file = path.join("hapax.toml");
         std::fs::write(&file, configuration).unwrap();
-        let mut child = Command::new(env!("CARGO_BIN_EXE_hapax"))
+        let mut child = Command::new(product())
             .arg("serve")
             .arg("-c")
             .arg(&file)

@@ -96,7 +96,7 @@ pub(crate) fn records(upstream: &Upstream, many: u64) {
 /// Live traffic whose records expire after a minute, until `keys` have been used: the latency
 /// of stretches in which the store grew, and of those in which it shrank.
 pub(crate) fn sweep(upstream: &Upstream, keys: u64) {
-    let rest = format!("[defaults]\nretention = \"1m\"\n{QUIET}");
+    let rest = format!("[defaults]\nretention = \"15s\"\n{QUIET}");
     let hapax = Proxy::hapax(upstream.address, &rest);
     let (mut growing, mut shrinking) = (Vec::new(), Vec::new());
     let (mut held, mut removed) = (0.0, 0.0);
