@@ -197,6 +197,10 @@ fn a_duplicate_of_http2_that_leaves_while_it_waits_holds_no_place() {
         let answer = post("other").send(gateway.address());
         (answer.status == 201).then_some(())
     });
+    eventually("the first attempt alone under way", || {
+        let status = gateway.admin_get("/api/v1/status").json();
+        (status["under_way"] == 1).then_some(())
+    });
     assert_eq!(upstream.count_of("k"), 1);
     gate.open();
     end(first);
