@@ -88,7 +88,7 @@ mod tests {
     fn fingerprint(byte: u8) -> Fingerprint {
         Fingerprint {
             digest: [byte; 16],
-            outline: Vec::new(),
+            outline: [].into(),
         }
     }
 
@@ -117,7 +117,7 @@ mod tests {
                 scope: ScopeId::from_bytes([2; 16]),
                 fingerprint: fingerprint(1),
                 attempt: 1,
-                route: String::new(),
+                route: "".into(),
                 trace: None,
                 retention: RETENTION,
                 tombstone,

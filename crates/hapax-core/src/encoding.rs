@@ -9,6 +9,7 @@
 //! id included. Bytes that moved to another key, were cut, flipped or written by somebody
 //! without the store's secret are [`StoreError::Damaged`], never an answer and never "absent".
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -34,7 +35,7 @@ const HEAD_LEN: usize = 3 + 1 + 16 + 4;
 struct MetaV1<'a> {
     scope: [u8; 16],
     digest: [u8; 16],
-    outline: Vec<(u32, u32)>,
+    outline: Cow<'a, [(u32, u32)]>,
     attempt: u32,
     route: &'a str,
     trace: Option<&'a str>,
@@ -172,7 +173,7 @@ fn meta_of(record: &Record) -> MetaV1<'_> {
     MetaV1 {
         scope: *record.scope.as_bytes(),
         digest: record.fingerprint.digest,
-        outline: record.fingerprint.outline.clone(),
+        outline: Cow::Borrowed(&record.fingerprint.outline),
         attempt: record.attempt,
         route: &record.route,
         trace: record.trace.as_deref(),
@@ -232,11 +233,11 @@ fn record_of(claim: ClaimId, meta: MetaV1<'_>, content: Bytes) -> Option<Record>
         scope: ScopeId::from_bytes(meta.scope),
         fingerprint: Fingerprint {
             digest: meta.digest,
-            outline: meta.outline,
+            outline: meta.outline.into(),
         },
         attempt: meta.attempt,
-        route: meta.route.to_owned(),
-        trace: meta.trace.map(str::to_owned),
+        route: meta.route.into(),
+        trace: meta.trace.map(Into::into),
         retention: Duration::from_millis(meta.retention_ms),
         tombstone: Duration::from_millis(meta.tombstone_ms),
         state,
@@ -279,11 +280,11 @@ mod tests {
             scope: ScopeId::from_bytes([6; 16]),
             fingerprint: Fingerprint {
                 digest: [7; 16],
-                outline: vec![(1, 2), (3, u32::MAX)],
+                outline: [(1, 2), (3, u32::MAX)].into(),
             },
             attempt: 2,
-            route: "POST /orders".to_owned(),
-            trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".to_owned()),
+            route: "POST /orders".into(),
+            trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
             retention: Duration::from_secs(86_400),
             tombstone: Duration::from_millis(1),
             state,

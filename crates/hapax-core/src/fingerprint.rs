@@ -1,6 +1,7 @@
 //! What makes two requests the same (P8–P10).
 
 use std::fmt;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::header::{CONTENT_ENCODING, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
@@ -22,7 +23,7 @@ pub struct Fingerprint {
     /// The digest of everything that counts.
     pub digest: [u8; 16],
     /// A short keyed hash of every part's name and of its value.
-    pub outline: Vec<(u32, u32)>,
+    pub outline: Arc<[(u32, u32)]>,
 }
 
 /// The parts of a request that a fingerprint looks at.
@@ -56,7 +57,7 @@ impl Fingerprint {
         });
         Self {
             digest: truncated(&digest.finalize()),
-            outline,
+            outline: outline.into(),
         }
     }
 

@@ -1,6 +1,7 @@
 //! What hapax remembers about a key.
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -49,9 +50,9 @@ pub struct Record {
     /// How often the operation has been sent to the upstream, this time included; from 1.
     pub attempt: u32,
     /// The route's name as configured (`POST /v1/orders`), for operators.
-    pub route: String,
+    pub route: Arc<str>,
     /// `traceparent` of the execution, so that a replay's span can link to it.
-    pub trace: Option<String>,
+    pub trace: Option<Arc<str>>,
     /// How long a settled record is kept, counted from settlement (P34).
     pub retention: Duration,
     /// How long a tombstone stays after that; zero for none (P34).

@@ -147,7 +147,7 @@ impl Filter {
             && self
                 .route
                 .as_ref()
-                .is_none_or(|route| *route == held.record.route)
+                .is_none_or(|route| **route == *held.record.route)
             && self.since.is_none_or(|since| since <= held.written_at)
     }
 }

@@ -253,8 +253,8 @@ fn seen(held: &Held) -> Seen {
 fn size_of_held(held: &Held) -> u64 {
     let record = &held.record;
     let mut bytes = record.route.len()
-        + record.trace.as_ref().map_or(0, String::len)
-        + size_of_val(record.fingerprint.outline.as_slice());
+        + record.trace.as_ref().map_or(0, |trace| trace.len())
+        + size_of_val(&*record.fingerprint.outline);
     if let Some(response) = record.state.response() {
         let fields = response.headers.iter();
         bytes += fields

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT_ENCODING, ORIGIN};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response};
+use http::{HeaderMap, HeaderValue, Method, Request, Response};
 use http_body::Body;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
@@ -29,6 +29,7 @@ use crate::coding;
 use crate::exchange::{Exchange, Kept, exchange, pipe};
 use crate::layer::{Routed, Shared};
 use crate::places::Place;
+use crate::service::target_of;
 
 /// An answer that has not come this long after the client was told that the outcome is unknown
 /// is no longer waited for; the record stays unknown.
@@ -42,8 +43,7 @@ type Call<R> = Pin<Box<dyn Future<Output = Result<Exchange<R>, UpstreamFailure>>
 /// What an attempt needs to know of its request, besides the request itself.
 pub(crate) struct Asked {
     pub(crate) method: Method,
-    pub(crate) target: String,
-    pub(crate) headers: HeaderMap,
+    /// Until the request is sent on.
     pub(crate) content: Bytes,
     pub(crate) key_as_received: HeaderValue,
     pub(crate) derived_key: Option<HeaderValue>,
@@ -53,12 +53,13 @@ pub(crate) struct Drive<S, I, B, R> {
     pub(crate) shared: Arc<Shared<S>>,
     pub(crate) routed: Routed,
     pub(crate) inner: Option<I>,
-    pub(crate) request: Option<Request<RequestBody<B>>>,
+    /// The request, until it is sent on; from then on what answering still needs of its fields.
+    pub(crate) request: Result<Box<Request<RequestBody<B>>>, HeaderMap>,
     pub(crate) asked: Asked,
     pub(crate) started: Instant,
     pub(crate) reply_to: Option<oneshot::Sender<Response<ResponseBody<R>>>>,
     pub(crate) call: Option<Call<R>>,
-    pub(crate) answer: Option<Exchange<R>>,
+    pub(crate) answer: Option<Box<Exchange<R>>>,
     pub(crate) heartbeat: Option<Duration>,
     pub(crate) next_heartbeat: Option<Instant>,
     pub(crate) times_out_at: Option<Instant>,
@@ -163,10 +164,13 @@ where
     }
 
     fn dispatch(&mut self, execution: Execution) {
+        let kept = fields_of_retry(self.fields());
         // Both are there: `Execute` is said once an attempt.
-        let (Some(inner), Some(mut request)) = (self.inner.take(), self.request.take()) else {
+        let sent = std::mem::replace(&mut self.request, Err(kept));
+        let (Some(inner), Ok(mut request)) = (self.inner.take(), sent) else {
             return;
         };
+        self.asked.content = Bytes::new();
         self.prepare(request.headers_mut(), execution.attempt);
         let policy = &self.routed.policy;
         // A route that only observes changes nothing, so its answers go straight through.
@@ -176,7 +180,7 @@ where
             policy.max_stored_response
         };
         let now = Instant::now();
-        self.call = Some(Box::pin(exchange(inner, request, max_stored)));
+        self.call = Some(Box::pin(exchange(inner, *request, max_stored)));
         self.dispatched_at = Some(now);
         self.heartbeat = execution.heartbeat;
         self.next_heartbeat = execution.heartbeat.map(|every| now + every);
@@ -265,7 +269,7 @@ where
                         Kept::Part(..) => Content::Withheld,
                     },
                 };
-                self.answer = Some(exchange);
+                self.answer = Some(Box::new(exchange));
                 Input::Answered(answer)
             }
         }
@@ -335,8 +339,8 @@ where
         &self,
         stored: &hapax_core::record::StoredResponse,
     ) -> Result<Response<Bytes>, Problem> {
-        let response = settle::replay(stored, &self.asked.headers)?;
-        coding::fit_to_retry(response, &self.asked.headers).map_err(|_| {
+        let response = settle::replay(stored, self.fields())?;
+        coding::fit_to_retry(response, self.fields()).map_err(|_| {
             Problem::new(
                 ProblemKind::ResponseUnavailable,
                 "The operation ran once; its answer is stored in a content coding that this \
@@ -345,15 +349,29 @@ where
         })
     }
 
+    /// The request's fields, or what is kept of them.
+    fn fields(&self) -> &HeaderMap {
+        match &self.request {
+            Ok(request) => request.headers(),
+            Err(kept) => kept,
+        }
+    }
+
     fn mismatch(&self, first: &Fingerprint, attempt: &Attempt) -> Problem {
-        let subject = Subject {
-            method: &self.asked.method,
-            target: &self.asked.target,
-            headers: &self.asked.headers,
-            content: &self.asked.content,
-        };
-        let policy = &attempt.ticket().policy;
-        let names = first.differences(&self.shared.keys, policy, &subject);
+        // A request that was sent on cannot turn out to be another one.
+        let names = self.request.as_ref().map_or_else(
+            |_| Vec::new(),
+            |request| {
+                let subject = Subject {
+                    method: request.method(),
+                    target: target_of(request.uri()),
+                    headers: request.headers(),
+                    content: &self.asked.content,
+                };
+                let policy = &attempt.ticket().policy;
+                first.differences(&self.shared.keys, policy, &subject)
+            },
+        );
         let what = if names.is_empty() {
             "content".to_owned()
         } else {
@@ -416,23 +434,11 @@ pub(crate) fn trace_id(traceparent: &str) -> Option<&str> {
     traceparent.split('-').nth(1).filter(|id| id.len() == 32)
 }
 
-/// The fields that judging a request needs after it has been sent on.
-pub(crate) fn fields_to_keep(headers: &HeaderMap, counted: &[HeaderName]) -> HeaderMap {
-    use http::header::{CONTENT_ENCODING, CONTENT_TYPE, IF_MATCH, IF_NONE_MATCH};
-    let always = [
-        ORIGIN,
-        ACCEPT_ENCODING,
-        CONTENT_TYPE,
-        CONTENT_ENCODING,
-        IF_MATCH,
-        IF_NONE_MATCH,
-    ];
+/// The fields of a request that matter to an answer made after the request was sent on.
+fn fields_of_retry(headers: &HeaderMap) -> HeaderMap {
     let mut kept = HeaderMap::new();
-    for name in always.iter().chain(counted) {
-        if kept.contains_key(name) {
-            continue;
-        }
-        for value in headers.get_all(name) {
+    for name in [ORIGIN, ACCEPT_ENCODING] {
+        for value in headers.get_all(&name) {
             kept.append(name.clone(), value.clone());
         }
     }

@@ -13,7 +13,7 @@ use http::header::{
     CONTENT_LENGTH, UPGRADE,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
@@ -32,7 +32,7 @@ use hapax_core::store::Store;
 
 use crate::body::{BoxError, Read, RequestBody, ResponseBody, read_bounded};
 use crate::digest;
-use crate::drive::{Asked, Drive, fields_to_keep, trace_id};
+use crate::drive::{Asked, Drive, trace_id};
 use crate::exchange::problem_of;
 use crate::identify::{Carried, find_key, needs_body};
 use crate::layer::{Routed, Shared};
@@ -355,7 +355,7 @@ where
             shared: Arc::clone(&self.shared),
             routed: self.routed.clone(),
             inner: Some(self.inner.clone()),
-            request: Some(request),
+            request: Ok(Box::new(request)),
             asked,
             started: self.started,
             reply_to: Some(reply_to),
@@ -391,7 +391,7 @@ where
         let keys = &self.shared.keys;
         let subject = Subject {
             method: &parts.method,
-            target: target_of(parts),
+            target: target_of(&parts.uri),
             headers: &parts.headers,
             content,
         };
@@ -403,7 +403,7 @@ where
             route: Arc::clone(&self.routed.name),
             claim,
             seal,
-            trace: trace_of(&parts.headers),
+            trace: trace_of(&parts.headers).map(Into::into),
         }
     }
 
@@ -416,8 +416,6 @@ where
         });
         Asked {
             method: parts.method.clone(),
-            target: target_of(parts).to_owned(),
-            headers: fields_to_keep(&parts.headers, &policy.fingerprint_headers),
             content: content.clone(),
             key_as_received: carried.as_received,
             derived_key: derived_key.flatten(),
@@ -495,10 +493,9 @@ fn too_large(limit: usize) -> Refusal {
     refusal(ProblemKind::BodyTooLarge, detail, Outcome::Refused)
 }
 
-fn target_of(parts: &Parts) -> &str {
-    parts
-        .uri
-        .path_and_query()
+/// A request's target as received, with its query.
+pub(crate) fn target_of(uri: &Uri) -> &str {
+    uri.path_and_query()
         .map_or("/", http::uri::PathAndQuery::as_str)
 }
 

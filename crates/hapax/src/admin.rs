@@ -110,10 +110,10 @@ async fn claim_and_release(
         scope: ScopeId::from_bytes([0; 16]),
         fingerprint: Fingerprint {
             digest: [0; 16],
-            outline: Vec::new(),
+            outline: [].into(),
         },
         attempt: 0,
-        route: "readiness probe".to_owned(),
+        route: "readiness probe".into(),
         trace: None,
         retention: Duration::ZERO,
         tombstone: Duration::ZERO,

@@ -185,7 +185,7 @@ impl Attempt {
             scope: self.ticket.scope,
             fingerprint: self.ticket.fingerprint.clone(),
             attempt,
-            route: self.ticket.route.to_string(),
+            route: self.ticket.route.clone(),
             trace: self.ticket.trace.clone(),
             retention: policy.retention,
             tombstone: policy.tombstone,

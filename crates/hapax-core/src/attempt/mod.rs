@@ -65,7 +65,7 @@ pub struct Ticket {
     /// Another fresh claim id, for the settled record.
     pub seal: ClaimId,
     /// The request's `traceparent`.
-    pub trace: Option<String>,
+    pub trace: Option<Arc<str>>,
 }
 
 /// What the driver does next.

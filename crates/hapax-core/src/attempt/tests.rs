@@ -170,7 +170,7 @@ fn letter(claim: ClaimId) -> String {
 fn fingerprint(byte: u8) -> Fingerprint {
     Fingerprint {
         digest: [byte; 16],
-        outline: Vec::new(),
+        outline: [].into(),
     }
 }
 

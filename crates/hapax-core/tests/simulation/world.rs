@@ -232,7 +232,7 @@ impl World {
             scope: ScopeId::from_bytes([2; 16]),
             fingerprint: Fingerprint {
                 digest: [request; 16],
-                outline: Vec::new(),
+                outline: [].into(),
             },
             policy: Arc::clone(&self.setting.policy),
             route: Arc::from(""),

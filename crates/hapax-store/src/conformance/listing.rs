@@ -71,7 +71,7 @@ pub(super) async fn a_filter_shows_what_matches_and_nothing_else<S: Store>(
     let rejected = sample::record(4, State::Rejected(sample::response("no")));
     claim(&*store, sample::key(4), &rejected).await;
     let mut elsewhere = sample::unknown(5);
-    elsewhere.route = "POST /refunds".to_owned();
+    elsewhere.route = "POST /refunds".into();
     claim(&*store, sample::key(5), &elsewhere).await;
 
     let state = |kind| Filter {

@@ -34,10 +34,10 @@ pub fn record(number: u64, state: State) -> Record {
         scope: ScopeId::from_bytes([3; 16]),
         fingerprint: Fingerprint {
             digest: [4; 16],
-            outline: vec![(1, 2), (3, 4)],
+            outline: [(1, 2), (3, 4)].into(),
         },
         attempt: 1,
-        route: "POST /orders".to_owned(),
+        route: "POST /orders".into(),
         trace: None,
         retention: RETENTION,
         tombstone: Duration::ZERO,

@@ -146,7 +146,7 @@ pub(super) async fn every_state_reads_back_as_written<S: Store>(
             number += 1;
             let key = sample::key(number);
             let mut record = sample::record(1, from.clone());
-            record.trace = Some("00-ab-cd-01".to_owned());
+            record.trace = Some("00-ab-cd-01".into());
             record.tombstone = Duration::from_secs(5);
             claim(&*store, key, &record).await;
             assert_eq!(

@@ -167,10 +167,10 @@ fn settled(claim: ClaimId) -> Record {
         scope: ScopeId::from_bytes([3; 16]),
         fingerprint: Fingerprint {
             digest: [4; 16],
-            outline: vec![(1, 2); 4],
+            outline: [(1, 2); 4].into(),
         },
         attempt: 1,
-        route: "default".to_owned(),
+        route: "default".into(),
         trace: None,
         retention: Duration::from_secs(24 * 3600),
         tombstone: Duration::ZERO,
