@@ -26,6 +26,8 @@ pub enum ProblemKind {
     DigestMismatch,
     /// The request is framed or addressed in a way that two parsers could read differently.
     RequestMalformed,
+    /// The request's head is larger, or has more fields, than is accepted.
+    HeadTooLarge,
     /// The request did not arrive in full in time.
     RequestTimeout,
     /// The first attempt is still under way.
@@ -65,12 +67,13 @@ enum Retry {
 
 impl ProblemKind {
     /// Every kind.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 19] = [
         Self::KeyMissing,
         Self::KeyInvalid,
         Self::ScopeMissing,
         Self::DigestMismatch,
         Self::RequestMalformed,
+        Self::HeadTooLarge,
         Self::RequestTimeout,
         Self::InProgress,
         Self::ResponseUnavailable,
@@ -120,6 +123,12 @@ impl ProblemKind {
                 S::BAD_REQUEST,
                 Retry::No,
                 "The request is malformed",
+            ),
+            Self::HeadTooLarge => (
+                "head-too-large",
+                S::REQUEST_HEADER_FIELDS_TOO_LARGE,
+                Retry::No,
+                "The request's head is too large",
             ),
             Self::RequestTimeout => (
                 "request-timeout",

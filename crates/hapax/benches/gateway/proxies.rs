@@ -104,7 +104,7 @@ impl Proxy {
         let configuration = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nupstream = \"http://{upstream}\"\n\
              max_connections = 20000\n\
-             [admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \"{}\"\n{rest}",
+             [admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \"{}\"\nmax_records = 0\nmax_bytes = 0\n{rest}",
             path.join("store").display()
         );
         let file = path.join("hapax.toml");

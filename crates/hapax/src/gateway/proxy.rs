@@ -140,6 +140,7 @@ impl Gateway {
 fn problem_for(refusal: Refusal) -> Problem {
     let kind = match refusal {
         Refusal::HeadTimeout => ProblemKind::RequestTimeout,
+        Refusal::HeadTooLarge | Refusal::TooManyFields => ProblemKind::HeadTooLarge,
         _ => ProblemKind::RequestMalformed,
     };
     Problem::new(kind, refusal.to_string())
