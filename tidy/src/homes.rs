@@ -10,7 +10,7 @@ const STATUS_HOMES: [&str; 2] = [
 
 /// Files that choose statuses of another kind.
 pub const STATUS_EXCEPTIONS: [(&str, &str); 1] = [(
-    "crates/hapax/src/admin.rs",
+    "crates/hapax/src/admin/problem.rs",
     "speaks to operators and probes about itself, in their statuses",
 )];
 

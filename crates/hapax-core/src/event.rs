@@ -147,6 +147,13 @@ pub enum Event<'a> {
         /// The how-manieth execution this will be.
         attempt: u32,
     },
+    /// The request is on its way to the upstream.
+    Forwarded {
+        /// The record.
+        record: RecordKey,
+        /// The how-manieth execution this is.
+        attempt: u32,
+    },
     /// The claim was given back unused: the key is vacant.
     Released {
         /// The record.
@@ -210,8 +217,12 @@ pub enum Event<'a> {
     },
     /// The upstream answered, or failed, after this long.
     UpstreamCalled {
+        /// The record.
+        record: RecordKey,
         /// The route's name.
         route: &'a str,
+        /// The answer's status; `None` when it failed.
+        status: Option<StatusCode>,
         /// From sending to the end of the buffered answer.
         took: Duration,
     },

@@ -7,6 +7,7 @@
 //! - [`decide()`] is the one place where an attempt meets a record,
 //! - [`attempt`] is the life of one attempt, from claim to answer,
 //! - [`settle`] says what an upstream answer means and what a replay looks like,
+//! - [`operate`] says what an operator's word means for a record,
 //! - [`store`] is the contract every durable memory keeps.
 
 pub mod attempt;
@@ -15,6 +16,7 @@ pub mod event;
 pub mod fingerprint;
 pub mod json;
 pub mod key;
+pub mod operate;
 pub mod policy;
 pub mod problem;
 pub mod record;

@@ -222,8 +222,8 @@ pub fn replay(stored: &StoredResponse, retry: &HeaderMap) -> Result<Response<Byt
             let Some(location) = stored.headers.get(LOCATION).cloned() else {
                 return Err(Problem::new(
                     ProblemKind::ResponseUnavailable,
-                    "The operation ran once and was answered; the answer was too large or a stream \
-                     and was not kept.",
+                    "The operation ran once; its answer was too large, a stream, or never known, \
+                     and is not kept.",
                 ));
             };
             headers = HeaderMap::new();

@@ -18,6 +18,7 @@ use hapax_core::attempt::{
 };
 use hapax_core::event::{Answered, Event, StoreOperation};
 use hapax_core::fingerprint::{Fingerprint, Subject};
+use hapax_core::key::RecordKey;
 use hapax_core::policy::{KeySource, Mode, UpstreamKey};
 use hapax_core::problem::{Problem, ProblemKind};
 use hapax_core::record::Content;
@@ -131,10 +132,15 @@ where
                 Input::Waited
             }
             Step::Execute(execution) => {
+                let attempt_number = execution.attempt;
                 self.dispatch(execution);
-                self.upstream_event().await
+                shared.observer.observe(&Event::Forwarded {
+                    record: *key,
+                    attempt: attempt_number,
+                });
+                self.upstream_event(*key).await
             }
-            Step::Await => self.upstream_event().await,
+            Step::Await => self.upstream_event(*key).await,
             Step::Reply(reply) => {
                 self.reply(reply, attempt);
                 Input::Replied
@@ -209,7 +215,7 @@ where
     }
 
     /// Whatever comes first: the answer, the next heartbeat, or the end of patience.
-    async fn upstream_event(&mut self) -> Input {
+    async fn upstream_event(&mut self, record: RecordKey) -> Input {
         let Some(call) = self.call.as_mut() else {
             return Input::Failed(UpstreamFailure::AfterDispatch);
         };
@@ -226,7 +232,7 @@ where
             },
         };
         match ended {
-            Some(ended) => self.upstream_ended(ended),
+            Some(ended) => self.upstream_ended(ended, record),
             None if self.times_out_at.is_some_and(|at| at <= Instant::now()) => self.out_of_time(),
             None => {
                 self.next_heartbeat = self.heartbeat.map(|every| Instant::now() + every);
@@ -246,7 +252,11 @@ where
         Input::TimedOut
     }
 
-    fn upstream_ended(&mut self, ended: Result<Exchange<R>, UpstreamFailure>) -> Input {
+    fn upstream_ended(
+        &mut self,
+        ended: Result<Exchange<R>, UpstreamFailure>,
+        record: RecordKey,
+    ) -> Input {
         self.call = None;
         let took = self
             .dispatched_at
@@ -254,7 +264,9 @@ where
             .unwrap_or_default();
         self.upstream_took = Some(took);
         self.shared.observer.observe(&Event::UpstreamCalled {
+            record,
             route: &self.routed.name,
+            status: ended.as_ref().ok().map(|exchange| exchange.parts.status),
             took,
         });
         match ended {

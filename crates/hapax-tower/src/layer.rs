@@ -3,11 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use http::{HeaderMap, Method};
 use tower_layer::Layer;
 
 use hapax_core::event::Observer;
+use hapax_core::key::{Key, RecordKey};
 use hapax_core::policy::Policy;
+use hapax_core::scope::{ScopePart, scope_of};
 use hapax_core::secret::HashKeys;
 use hapax_core::store::Store;
 
@@ -161,6 +163,18 @@ impl<S: Store> HapaxLayer<S> {
     /// The store, for sweeping and figures.
     pub fn store(&self) -> &S {
         &self.shared.store
+    }
+
+    /// The record that a key has for a caller: `parts` are the scope's parts and `headers` has
+    /// their values.
+    pub fn record_of(&self, parts: &[ScopePart], headers: &HeaderMap, key: &Key) -> RecordKey {
+        let scope = scope_of(&self.shared.keys, parts, headers);
+        RecordKey::new(&self.shared.keys, &self.shared.options.realm, scope.id, key)
+    }
+
+    /// Wakes the duplicates that wait for a record: somebody else than its attempt has changed it.
+    pub fn wake(&self, record: &RecordKey) {
+        self.shared.waiters.wake(record);
     }
 
     /// How many keyed requests are under way.

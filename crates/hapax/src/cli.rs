@@ -53,7 +53,7 @@ struct ServeFlags {
     /// The address callers connect to; port 0 picks a free one.
     #[arg(long, value_name = "ADDR")]
     listen: Option<String>,
-    /// The address operators connect to; loopback only.
+    /// The address operators connect to; off loopback a token file is mandatory.
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
     /// The directory of the embedded store, or `memory:`.
@@ -171,7 +171,10 @@ impl Failure {
                 ..
             }) => Exit::StoreDamaged,
             Self::Serve(
-                ServeError::Tls(_) | ServeError::Upstream(_) | ServeError::UpstreamUrl(_),
+                ServeError::Tls(_)
+                | ServeError::Tokens(_)
+                | ServeError::Upstream(_)
+                | ServeError::UpstreamUrl(_),
             ) => Exit::Configuration,
             Self::Serve(_) | Self::Status(_) => Exit::Unreachable,
         }

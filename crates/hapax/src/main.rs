@@ -1,6 +1,8 @@
 //! The `hapax` binary: reads the command line, does what it says, answers with an exit code.
 
+mod activity;
 mod admin;
+mod audit;
 mod cli;
 mod config;
 mod gateway;

@@ -12,7 +12,7 @@ use http::Uri;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, timeout};
 use tower_layer::Layer;
@@ -24,8 +24,13 @@ use hapax_store::{
 };
 use hapax_tower::{HapaxLayer, Limits, Options};
 
-use crate::admin::{self, Watched};
-use crate::config::{self, Loaded, Scheme, Settings, Sources, StoreKind, StoreSettings};
+use crate::activity::{Activity, Both};
+use crate::admin::tokens::{TokenFileError, Tokens};
+use crate::admin::{self, Access, ReloadAsked, Watched};
+use crate::audit::{AuditError, AuditLog};
+use crate::config::{
+    self, AdminSettings, Loaded, Scheme, Settings, Sources, StoreKind, StoreSettings,
+};
 use crate::gateway::forward::UpstreamBase;
 use crate::gateway::listener::{self, Drained, ListenerSettings};
 use crate::gateway::proxy::{Forward, Gateway, Live, LiveRouting, SharedLive};
@@ -39,6 +44,8 @@ const SWEEP_EVERY: Duration = Duration::from_secs(1);
 const SWEEP_AT_ONCE: usize = 1_000;
 /// A connection whose content stalls is cut this much later than a keyed request is answered 408.
 const BODY_STALL_GRACE: Duration = Duration::from_secs(1);
+/// The audit log in an embedded store's directory, which the store has locked for this process.
+const AUDIT_FILE: &str = "audit.log";
 /// How often a drain looks whether the last operation has ended.
 const DRAIN_LOOK: Duration = Duration::from_millis(20);
 
@@ -70,6 +77,12 @@ pub(crate) enum ServeError {
     /// The upstream's URL cannot be used.
     #[error("the upstream {0} cannot be forwarded to")]
     UpstreamUrl(String),
+    /// The tokens of operators cannot be used.
+    #[error(transparent)]
+    Tokens(#[from] TokenFileError),
+    /// The audit log cannot be opened.
+    #[error("cannot open {0}")]
+    Audit(#[from] AuditError),
     /// The system refuses something that every process gets.
     #[error("the system refuses {what}: {source}")]
     System {
@@ -113,6 +126,10 @@ async fn serve(
     let gateway_settings = gateway_settings(&loaded.settings)?;
     let drain_timeout = gateway_settings.drain_timeout;
     let options = layer_options(&loaded.settings);
+    let access = Arc::new(ArcSwap::from_pointee(access(&loaded.settings.admin)?));
+    let clock: Arc<SystemClock> = Arc::default();
+    let audit = audit_log(&loaded.settings, &clock)?;
+    let activity = Arc::new(Activity::new(clock));
     let gateway_listener = listen(loaded.settings.server.listen).await?;
     let admin_listener = listen(loaded.settings.admin.listen).await?;
     let scheme = if gateway_settings.tls.is_some() {
@@ -123,10 +140,12 @@ async fn serve(
     let gateway_url = url_of(scheme, &gateway_listener)?;
     let admin_url = url_of("http", &admin_listener)?;
 
-    let reloader = Reloader::new(loaded, log, &metrics);
+    let reloader = Reloader::new(loaded, log, &metrics, &access);
+    let (reloads, reloads_asked) = mpsc::channel(1);
     let live = Arc::clone(&reloader.live);
     let routing = LiveRouting(Arc::clone(&live));
-    let layer = HapaxLayer::new(store, routing, Arc::<Metrics>::clone(&metrics), options);
+    let observer = Arc::new(Both(Arc::clone(&metrics), Arc::clone(&activity)));
+    let layer = HapaxLayer::new(store, routing, observer, options);
     let forward = Forward {
         upstream,
         base: Arc::clone(&base),
@@ -141,6 +160,11 @@ async fn serve(
         layer: layer.clone(),
         live,
         metrics,
+        activity,
+        audit,
+        access,
+        reloads,
+        event_readers: admin::event_readers(),
         is_draining: AtomicBool::new(false),
         started: Instant::now(),
         gateway: gateway_url.clone(),
@@ -162,7 +186,9 @@ async fn serve(
     let signals = Signals::watch()?;
     announce(&gateway_url, &admin_url, &layer)?;
 
-    signals.wait_for_the_end(&reloader, &watched).await;
+    signals
+        .wait_for_the_end(&reloader, &watched, reloads_asked)
+        .await;
     watched.is_draining.store(true, Ordering::Relaxed);
     tracing::info!("draining");
     let began = Instant::now();
@@ -175,6 +201,25 @@ async fn serve(
     admin.stop().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Who is let in at the operators' listener.
+fn access(settings: &AdminSettings) -> Result<Access, TokenFileError> {
+    let tokens = settings.token_file.as_deref().map(Tokens::read);
+    Ok(Access {
+        tokens: tokens.transpose()?,
+        hosts: settings.hosts.clone(),
+    })
+}
+
+/// Where operators' actions are written down: as durably as the records they are about.
+fn audit_log(settings: &Settings, clock: &Arc<SystemClock>) -> Result<AuditLog, AuditError> {
+    let clock = Arc::<SystemClock>::clone(clock);
+    match (&settings.admin.audit_file, settings.store.kind) {
+        (Some(path), _) => AuditLog::open(path, clock),
+        (None, StoreKind::Embedded) => AuditLog::open(&settings.store.path.join(AUDIT_FILE), clock),
+        (None, _) => Ok(AuditLog::in_memory(clock)),
+    }
 }
 
 /// A listener's task and how to end it.
@@ -382,13 +427,22 @@ impl Signals {
         })
     }
 
-    /// Waits for SIGTERM or SIGINT, reloading on every SIGHUP.
-    async fn wait_for_the_end(mut self, reloader: &Reloader, watched: &Watched) {
+    /// Waits for SIGTERM or SIGINT, reloading on every SIGHUP and whenever an operator asks.
+    async fn wait_for_the_end(
+        mut self,
+        reloader: &Reloader,
+        watched: &Watched,
+        mut asked: mpsc::Receiver<ReloadAsked>,
+    ) {
         loop {
             tokio::select! {
                 _ = self.terminate.recv() => return,
                 _ = self.interrupt.recv() => return,
-                _ = self.hang_up.recv() => reloader.reload(watched),
+                _ = self.hang_up.recv() => drop(reloader.reload(watched)),
+                Some(reply_to) = asked.recv() => {
+                    // Whoever asked may be gone; the reload is told in the log, too.
+                    let _ = reply_to.send(reloader.reload(watched));
+                }
             }
         }
     }
@@ -416,10 +470,16 @@ struct Reloader {
     live: SharedLive,
     log: LogFilter,
     metrics: Arc<Metrics>,
+    access: Arc<ArcSwap<Access>>,
 }
 
 impl Reloader {
-    fn new(loaded: Loaded, log: LogFilter, metrics: &Arc<Metrics>) -> Self {
+    fn new(
+        loaded: Loaded,
+        log: LogFilter,
+        metrics: &Arc<Metrics>,
+        access: &Arc<ArcSwap<Access>>,
+    ) -> Self {
         let (settings, sources) = loaded.into_parts();
         let live = Arc::new(ArcSwap::from_pointee(Live::new(settings)));
         Self {
@@ -427,13 +487,14 @@ impl Reloader {
             live,
             log,
             metrics: Arc::clone(metrics),
+            access: Arc::clone(access),
         }
     }
 
-    fn reload(&self, watched: &Watched) {
+    fn reload(&self, watched: &Watched) -> Result<(), String> {
         let taken = self.try_reload();
         self.metrics.reloaded(taken.is_ok());
-        match taken {
+        match &taken {
             Ok(()) => {
                 watched.last_reload_error.store(None);
                 tracing::info!("the configuration was reloaded");
@@ -446,6 +507,7 @@ impl Reloader {
                 tracing::error!(%error, "the reload failed; the old configuration stays");
             }
         }
+        taken
     }
 
     fn try_reload(&self) -> Result<(), String> {
@@ -458,8 +520,11 @@ impl Reloader {
                 changes.join(", ")
             ));
         }
+        // The token file may have changed under its name.
+        let access = access(&settings.admin).map_err(|error| error.to_string())?;
         let filter = filter_of(&settings.telemetry);
         self.log.reload(filter).map_err(|error| error.to_string())?;
+        self.access.store(Arc::new(access));
         self.live.store(Arc::new(Live::new(settings)));
         Ok(())
     }

@@ -324,6 +324,7 @@ impl Observer for Metrics {
             } => {
                 tracing::debug!(%record, route, attempt, "claimed");
             }
+            Event::Forwarded { record, attempt } => tracing::debug!(%record, attempt, "forwarded"),
             Event::Released { record } => tracing::debug!(%record, "released"),
             Event::Settled {
                 record,

@@ -121,13 +121,23 @@ pub(crate) fn admin(
     findings: &mut Findings<'_>,
 ) {
     let listen = admin.listen.0;
-    if !listen.ip().is_loopback() {
+    if !listen.ip().is_loopback() && admin.token_file.is_none() {
         let message = format!(
-            "the admin listener must be on loopback (127.0.0.1 or [::1]), not {}: off loopback a \
-             token is mandatory, and this version cannot ask for one yet",
+            "the admin listener is on {}: off loopback (127.0.0.1 or [::1]) `token_file` is \
+             mandatory",
             listen.ip()
         );
         findings.error(&at(table, "listen"), message);
+    }
+    for host in &admin.hosts {
+        let is_name = !host.is_empty()
+            && host
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte));
+        if !is_name {
+            let message = format!("{host:?} in `hosts` is not the name of a host without a port");
+            findings.error(&at(table, "hosts"), message);
+        }
     }
     let gateway = server.listen.0;
     let same_ip = gateway.ip() == listen.ip() || gateway.ip().is_unspecified();

@@ -141,16 +141,34 @@ impl Default for Limits {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Admin {
-    /// The address operators connect to. Loopback only: whoever reaches it can free and resolve
-    /// keys, and this version cannot ask for a token yet. Port 0 picks a free one. Restart to
-    /// change it.
+    /// The address operators connect to. Off loopback a `token_file` is mandatory: whoever
+    /// reaches it could free and resolve keys. There is no TLS here: off loopback, put a proxy or
+    /// a private network in front. Port 0 picks a free one. Restart to change it.
     pub(crate) listen: Address,
+    /// A file of bearer tokens, one a line: `viewer:TOKEN`, `operator:TOKEN` or
+    /// `operator:NAME:TOKEN`; only its owner may have access to it (`chmod 600`). A viewer reads
+    /// everything but stored content, an operator may also read that and settle records. Unset:
+    /// whoever reaches the loopback address is an operator. Read again at a reload; restart to
+    /// name another file.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) token_file: Option<PathBuf>,
+    /// Names besides addresses and `localhost` that the listener answers to, without a port. All
+    /// others are refused, because a web page could make a browser use them (DNS rebinding).
+    pub(crate) hosts: Vec<String>,
+    /// Where operators' actions are written down: a file that is appended to and synced before
+    /// an action is answered. Unset: `audit.log` in the embedded store's directory, or memory
+    /// with the memory store. Restart to change it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) audit_file: Option<PathBuf>,
 }
 
 impl Default for Admin {
     fn default() -> Self {
         Self {
             listen: Address(([127, 0, 0, 1], 9090).into()),
+            token_file: None,
+            hosts: Vec::new(),
+            audit_file: None,
         }
     }
 }

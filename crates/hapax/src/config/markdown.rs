@@ -137,7 +137,7 @@ Where the upstream is stricter than this, the route covers a request that the up
 const ENDING: &str = "
 ## Not supported by this version
 
-These names are settled and refused with an error that says so: `[admin] token_file`; `[store] url`, `url_file`,
+These names are settled and refused with an error that says so: `[store] url`, `url_file`,
 `encryption_key_file` and the kinds `postgres` and `redis`; the scopes `claim:NAME` and `tls:subject`; a probe in
 `on_unknown`, `probe_after`; `authorize`; `[telemetry] otlp_endpoint`.
 ";

@@ -112,7 +112,6 @@ pub(crate) fn section_with(name: &str) -> Option<&'static str> {
 /// Names and values that are settled but not built: refused by name, never silently taken.
 pub(crate) fn unsupported(section: &str, name: &str, value: &DeValue<'_>) -> Option<Unsupported> {
     let because = match (section, name) {
-        ("admin", "token_file") => "the admin listener stays on loopback",
         ("store", "url" | "url_file") => "the stores are `embedded` and `memory`",
         ("store", "encryption_key_file") => "protect the store's directory instead",
         ("telemetry", "otlp_endpoint") => "metrics are at /metrics of the admin listener",

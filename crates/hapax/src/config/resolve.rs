@@ -31,7 +31,7 @@ pub(crate) fn resolve(raw: &mut Raw<'_>, findings: &mut Findings<'_>) -> Setting
     Settings {
         server: server.into(),
         limits: limits.into(),
-        admin: (&admin).into(),
+        admin: admin.into(),
         store: store.into(),
         routes,
         telemetry: telemetry.into(),

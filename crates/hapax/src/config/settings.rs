@@ -71,10 +71,14 @@ pub(crate) struct LimitSettings {
 }
 
 /// `[admin]`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AdminSettings {
-    /// Loopback.
+    /// Loopback, or there is a token file.
     pub(crate) listen: SocketAddr,
+    pub(crate) token_file: Option<PathBuf>,
+    pub(crate) hosts: Vec<String>,
+    /// The store's own place when `None`.
+    pub(crate) audit_file: Option<PathBuf>,
 }
 
 /// `[store]`. `None` is no cap.
@@ -114,7 +118,7 @@ impl Settings {
                 body_timeout, idle_timeout, answer_timeout, max_connections, max_head;
             limits.max_waiters, max_waiters_per_key, max_waiters_per_scope, max_outstanding,
                 max_outstanding_per_scope;
-            admin.listen;
+            admin.listen, token_file, audit_file;
             store.kind, path, max_bytes, max_records, min_free_disk, operation_timeout;
             telemetry.log_format;
         }
@@ -163,10 +167,14 @@ impl From<file::Limits> for LimitSettings {
     }
 }
 
-impl From<&file::Admin> for AdminSettings {
-    fn from(admin: &file::Admin) -> Self {
-        let listen = admin.listen.0;
-        Self { listen }
+impl From<file::Admin> for AdminSettings {
+    fn from(admin: file::Admin) -> Self {
+        Self {
+            listen: admin.listen.0,
+            token_file: admin.token_file,
+            hosts: admin.hosts,
+            audit_file: admin.audit_file,
+        }
     }
 }
 

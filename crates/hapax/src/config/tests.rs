@@ -462,6 +462,9 @@ fn the_documentation_of_a_setting_says_when_it_needs_a_restart() {
         max_head = "4KiB"
         [admin]
         listen = "127.0.0.1:2"
+        token_file = "t"
+        hosts = ["a.internal"]
+        audit_file = "a.log"
         [store]
         kind = "memory"
         path = "a"
