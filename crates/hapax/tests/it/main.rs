@@ -29,6 +29,7 @@ mod limits;
 mod modes;
 mod operations;
 mod power;
+mod probe;
 mod problems;
 mod replay;
 mod shapes;
