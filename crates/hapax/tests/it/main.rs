@@ -16,6 +16,7 @@ mod gateway;
 mod support;
 mod upstream;
 
+mod alerts;
 mod answers;
 mod at_once;
 mod carriers;
