@@ -9,6 +9,7 @@ mod gateway;
 mod serve;
 mod status;
 mod telemetry;
+mod traces;
 mod upstream;
 
 use std::io::Write;

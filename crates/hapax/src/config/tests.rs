@@ -355,8 +355,14 @@ fn every_setting_is_described_and_has_a_default_unless_it_is_optional() {
                 .and_then(Value::as_str)
                 .unwrap_or_default();
             assert!(about.len() > 20, "{section}.{name}: {about:?}");
-            let optional =
-                ["upstream", "upstream_ca_file", "tls", "probe_after"].contains(&name.as_str());
+            let optional = [
+                "upstream",
+                "upstream_ca_file",
+                "tls",
+                "probe_after",
+                "otlp_endpoint",
+            ]
+            .contains(&name.as_str());
             assert_eq!(
                 schema.get("default").is_none(),
                 optional,
@@ -476,6 +482,7 @@ fn the_documentation_of_a_setting_says_when_it_needs_a_restart() {
         [telemetry]
         log = "warn"
         log_format = "json"
+        otlp_endpoint = "http://127.0.0.1:4318"
     "#;
     let changes = text("")
         .unwrap()

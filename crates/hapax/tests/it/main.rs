@@ -37,4 +37,5 @@ mod shapes;
 mod signals;
 mod streams;
 mod telemetry;
+mod traces;
 mod unreachable;
