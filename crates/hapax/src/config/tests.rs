@@ -355,7 +355,14 @@ fn every_setting_is_described_and_has_a_default_unless_it_is_optional() {
                 .and_then(Value::as_str)
                 .unwrap_or_default();
             assert!(about.len() > 20, "{section}.{name}: {about:?}");
-            let optional = ["upstream", "upstream_ca_file", "tls"].contains(&name.as_str());
+            let optional = [
+                "upstream",
+                "upstream_ca_file",
+                "tls",
+                "token_file",
+                "audit_file",
+            ]
+            .contains(&name.as_str());
             assert_eq!(
                 schema.get("default").is_none(),
                 optional,
