@@ -13,11 +13,14 @@
 
 mod client;
 mod gateway;
+mod operator;
 mod support;
 mod upstream;
 
+mod access;
 mod answers;
 mod at_once;
+mod browsing;
 mod carriers;
 mod crash_load;
 mod damage;
@@ -31,6 +34,7 @@ mod operations;
 mod power;
 mod problems;
 mod replay;
+mod resolving;
 mod shapes;
 mod signals;
 mod streams;
