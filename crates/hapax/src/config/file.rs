@@ -148,8 +148,8 @@ pub(crate) struct Admin {
     /// A file of bearer tokens, one a line: `viewer:TOKEN`, `operator:TOKEN` or
     /// `operator:NAME:TOKEN`; only its owner may have access to it (`chmod 600`). A viewer reads
     /// everything but stored content, an operator may also read that and settle records. Unset:
-    /// whoever reaches the loopback address is an operator. Read again at a reload; restart to
-    /// name another file.
+    /// whoever reaches the loopback address is an operator. What is in it is read again at a
+    /// reload. Restart to change it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) token_file: Option<PathBuf>,
     /// Names besides addresses and `localhost` that the listener answers to, without a port. All

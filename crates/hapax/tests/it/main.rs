@@ -13,12 +13,15 @@
 
 mod client;
 mod gateway;
+mod operator;
 mod support;
 mod upstream;
 
 mod alerts;
+mod access;
 mod answers;
 mod at_once;
+mod browsing;
 mod carriers;
 mod crash_load;
 mod damage;
@@ -33,6 +36,7 @@ mod power;
 mod probe;
 mod problems;
 mod replay;
+mod resolving;
 mod shapes;
 mod signals;
 mod streams;
