@@ -9,10 +9,14 @@ const STATUS_HOMES: [&str; 2] = [
 ];
 
 /// Files that choose statuses of another kind.
-pub const STATUS_EXCEPTIONS: [(&str, &str); 2] = [
+pub const STATUS_EXCEPTIONS: [(&str, &str); 3] = [
     (
         "crates/hapax/src/admin.rs",
         "speaks to operators and probes about itself, in their statuses",
+    ),
+    (
+        "crates/hapax/src/demo/api.rs",
+        "speaks to the demo's own page, not to a client of the gateway",
     ),
     (
         "examples/shop/src/answer.rs",

@@ -70,7 +70,8 @@ async fn only_this_host(request: Request, next: Next) -> Response {
         .into_response()
 }
 
-fn names_this_host(headers: &HeaderMap) -> bool {
+/// Whether `Host` is an address or `localhost`, and not a name that somebody else may have made up.
+pub(crate) fn names_this_host(headers: &HeaderMap) -> bool {
     let Some(host) = headers
         .get(header::HOST)
         .and_then(|host| host.to_str().ok())

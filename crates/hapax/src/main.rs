@@ -3,6 +3,7 @@
 mod admin;
 mod cli;
 mod config;
+mod demo;
 mod gateway;
 mod serve;
 mod status;
