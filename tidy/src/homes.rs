@@ -9,10 +9,20 @@ const STATUS_HOMES: [&str; 2] = [
 ];
 
 /// Files that choose statuses of another kind.
-pub const STATUS_EXCEPTIONS: [(&str, &str); 1] = [(
-    "crates/hapax/src/admin/problem.rs",
-    "speaks to operators and probes about itself, in their statuses",
-)];
+pub const STATUS_EXCEPTIONS: [(&str, &str); 3] = [
+    (
+        "crates/hapax/src/admin/problem.rs",
+        "speaks to operators and probes about itself, in their statuses",
+    ),
+    (
+        "crates/hapax/src/demo/api.rs",
+        "speaks to the demo's own page, not to a client of the gateway",
+    ),
+    (
+        "examples/shop/src/answer.rs",
+        "an application of its own, which answers for itself",
+    ),
+];
 
 /// The one file that names metrics.
 const METRICS_HOME: &str = "crates/hapax/src/telemetry.rs";

@@ -11,6 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use hapax_store::OpenError;
 
 use crate::config::{self, ConfigError, Diagnostic, Flags, Loaded, Origins, Sources};
+use crate::demo::{self, ChildError, ChildShop, DemoError, DemoOptions};
 use crate::serve::{self, ServeError};
 use crate::status::{self, StatusError};
 
@@ -29,6 +30,21 @@ pub(crate) struct Cli {
 enum Command {
     /// Run the gateway.
     Serve(ServeFlags),
+    /// Watch a bad network turn one purchase into several orders without hapax, and into one with it.
+    Demo {
+        /// The address of the page; port 0 picks a free one.
+        #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:8088")]
+        listen: SocketAddr,
+        /// Where all of the network's faults come from: the same seed, the same faults.
+        #[arg(long, value_name = "N", default_value_t = demo::DEFAULT_SEED)]
+        seed: u64,
+        /// Wait for a press of the button before the story is told.
+        #[arg(long)]
+        no_autoplay: bool,
+    },
+    /// A process of the demo; ends when its standard input does.
+    #[command(hide = true, subcommand)]
+    DemoChild(DemoChild),
     /// Ask a running gateway how it is, through its admin listener.
     Status {
         /// The admin listener; without it the configured one.
@@ -43,6 +59,14 @@ enum Command {
     Config(ConfigCommand),
     /// Print the version.
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum DemoChild {
+    /// A shop.
+    Shop(ChildShop),
+    /// The gateway, as `hapax serve`.
+    Serve(ServeFlags),
 }
 
 #[derive(Debug, Args)]
@@ -158,6 +182,12 @@ pub(crate) enum Failure {
     /// The gateway does not answer.
     #[error("error: {0}")]
     Status(#[from] StatusError),
+    /// The demo did not run.
+    #[error("error: {0}")]
+    Demo(#[from] DemoError),
+    /// A shop of the demo did not run.
+    #[error("error: {0}")]
+    DemoChild(#[from] ChildError),
 }
 
 impl Failure {
@@ -176,7 +206,9 @@ impl Failure {
                 | ServeError::Upstream(_)
                 | ServeError::UpstreamUrl(_),
             ) => Exit::Configuration,
-            Self::Serve(_) | Self::Status(_) => Exit::Unreachable,
+            Self::Serve(_) | Self::Status(_) | Self::Demo(_) | Self::DemoChild(_) => {
+                Exit::Unreachable
+            }
         }
     }
 }
@@ -185,10 +217,26 @@ impl Failure {
 pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
     let file = cli.config;
     match cli.command {
-        Command::Serve(flags) => {
-            let loaded = load(file, flags.into())?;
-            loaded.upstream()?;
-            serve(loaded)
+        Command::Serve(flags) => serve(file, flags),
+        Command::Demo {
+            listen,
+            seed,
+            no_autoplay,
+        } => {
+            demo::run(DemoOptions {
+                listen,
+                seed,
+                autoplay: !no_autoplay,
+            })?;
+            Ok(Exit::Ok)
+        }
+        Command::DemoChild(child) => {
+            demo::end_with_the_parent();
+            match child {
+                DemoChild::Shop(options) => demo::serve_shop(options)?,
+                DemoChild::Serve(flags) => return serve(file, flags),
+            }
+            Ok(Exit::Ok)
         }
         Command::Status { admin, output } => {
             let admin = match admin {
@@ -219,7 +267,9 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
     }
 }
 
-fn serve(loaded: Loaded) -> Result<Exit, Failure> {
+fn serve(file: Option<PathBuf>, flags: ServeFlags) -> Result<Exit, Failure> {
+    let loaded = load(file, flags.into())?;
+    loaded.upstream()?;
     serve::run(loaded)?;
     Ok(Exit::Ok)
 }

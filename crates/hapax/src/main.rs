@@ -5,6 +5,7 @@ mod admin;
 mod audit;
 mod cli;
 mod config;
+mod demo;
 mod gateway;
 mod serve;
 mod status;

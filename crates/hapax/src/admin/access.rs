@@ -71,7 +71,7 @@ pub(super) async fn guard(
 
 fn admit(access: &Access, request: &Request) -> Result<Caller, Problem> {
     let headers = request.headers();
-    if !is_ours(headers, &access.hosts) {
+    if !names_this_host(headers, &access.hosts) {
         let detail = "This listener answers to its address, to localhost and to the names in \
                       admin.hosts.";
         return Err(Problem::new(Kind::ForeignHost, detail));
@@ -101,7 +101,7 @@ fn admit(access: &Access, request: &Request) -> Result<Caller, Problem> {
 
 /// A page elsewhere can make a browser send requests to this address under a name of its own
 /// (DNS rebinding); such a name is not answered.
-fn is_ours(headers: &HeaderMap, hosts: &[String]) -> bool {
+pub(crate) fn names_this_host(headers: &HeaderMap, hosts: &[String]) -> bool {
     let mut lines = headers.get_all(header::HOST).iter();
     let (Some(host), None) = (lines.next(), lines.next()) else {
         return false;
@@ -184,14 +184,14 @@ mod tests {
             ("", false),
         ] {
             assert_eq!(
-                is_ours(&headers(&[("host", host)]), &hosts),
+                names_this_host(&headers(&[("host", host)]), &hosts),
                 expected,
                 "{host}"
             );
         }
-        assert!(!is_ours(&HeaderMap::new(), &hosts));
+        assert!(!names_this_host(&HeaderMap::new(), &hosts));
         let twice = [("host", "localhost"), ("host", "evil.example")];
-        assert!(!is_ours(&headers(&twice), &hosts));
+        assert!(!names_this_host(&headers(&twice), &hosts));
     }
 
     #[test]

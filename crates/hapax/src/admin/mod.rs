@@ -32,7 +32,7 @@ use crate::audit::AuditLog;
 use crate::gateway::proxy::SharedLive;
 use crate::telemetry::Metrics;
 
-pub(crate) use access::Access;
+pub(crate) use access::{Access, names_this_host};
 pub(crate) use view::instant;
 
 use problem::{Kind, Problem};
