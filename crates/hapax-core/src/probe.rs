@@ -289,7 +289,7 @@ impl ProbeOutcome {
 #[derive(Debug)]
 pub enum Resolution {
     /// Write this in its place.
-    Complete(Record),
+    Complete(Box<Record>),
     /// The operation did not happen: the key may be given to whoever asks next.
     Free,
     /// Leave it.
@@ -318,7 +318,7 @@ pub fn resolve(
 ) -> Resolution {
     match (answer.status.as_u16(), answer.settlement) {
         (200..=299, Settlement::Complete) => {
-            let mut record = held.record.clone();
+            let mut record = Box::new(held.record.clone());
             record.claim = seal;
             record.asked_by = None;
             record.state = State::Completed(StoredResponse {

@@ -134,12 +134,8 @@ async fn serve(
     let activity = Arc::new(Activity::new(clock));
     let gateway_listener = listen(loaded.settings.server.listen).await?;
     let admin_listener = listen(loaded.settings.admin.listen).await?;
-    let scheme = if gateway_settings.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
-    let gateway_url = url_of(scheme, &gateway_listener)?;
+    let is_tls = gateway_settings.tls.is_some();
+    let gateway_url = url_of(if is_tls { "https" } else { "http" }, &gateway_listener)?;
     let admin_url = url_of("http", &admin_listener)?;
 
     let reloader = Reloader::new(loaded, log, &metrics, &access);
@@ -175,14 +171,7 @@ async fn serve(
         gateway: gateway_url.clone(),
         last_reload_error: ArcSwapOption::empty(),
     });
-    let admin = Task::start(|stopped| {
-        let service = TowerToHyperService::new(admin::router(Arc::clone(&watched)));
-        let settings = ListenerSettings {
-            drain_timeout: DRAIN_LOOK,
-            ..ListenerSettings::default()
-        };
-        listener::serve(admin_listener, settings, service, stopped)
-    });
+    let admin = serve_operators(admin_listener, &watched);
     let serving = Task::start(|stopped| {
         listener::serve(gateway_listener, gateway_settings, gateway, stopped)
     });
@@ -195,13 +184,7 @@ async fn serve(
         .wait_for_the_end(&reloader, &watched, reloads_asked)
         .await;
     watched.is_draining.store(true, Ordering::Relaxed);
-    tracing::info!("draining");
-    let began = Instant::now();
-    let cut = serving.stop().await;
-    if cut > 0 {
-        tracing::warn!(cut, "connections were cut: they outlasted the drain");
-    }
-    drain_attempts(&layer, drain_timeout.saturating_sub(began.elapsed())).await;
+    drain(serving, &layer, drain_timeout).await;
     sweeping.abort();
     completing.abort();
     admin.stop().await;
@@ -210,6 +193,27 @@ async fn serve(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// Lets what is under way end, within `timeout`.
+async fn drain(serving: Task, layer: &HapaxLayer<AnyStore>, timeout: Duration) {
+    tracing::info!("draining");
+    let began = Instant::now();
+    let cut = serving.stop().await;
+    if cut > 0 {
+        tracing::warn!(cut, "connections were cut: they outlasted the drain");
+    }
+    drain_attempts(layer, timeout.saturating_sub(began.elapsed())).await;
+}
+
+/// Starts answering at the operators' listener.
+fn serve_operators(listener: TcpListener, watched: &Arc<Watched>) -> Task {
+    let service = TowerToHyperService::new(admin::router(Arc::clone(watched)));
+    let settings = ListenerSettings {
+        drain_timeout: DRAIN_LOOK,
+        ..ListenerSettings::default()
+    };
+    Task::start(|stopped| listener::serve(listener, settings, service, stopped))
 }
 
 /// Who is let in at the operators' listener.

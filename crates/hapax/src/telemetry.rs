@@ -14,7 +14,9 @@ use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
 use hapax_core::event::{Answered, Event, Observer, Outcome, StoreOperation};
-use hapax_core::store::Stats;
+use hapax_core::key::RecordKey;
+use hapax_core::probe::ProbeOutcome;
+use hapax_core::store::{Stats, StoreError};
 use hapax_store::StoreObserver;
 
 use crate::config::{LogFormat, TelemetrySettings};
@@ -275,6 +277,30 @@ fn log_request(answered: &Answered<'_>) {
     );
 }
 
+impl Metrics {
+    fn store_called(&self, operation: StoreOperation, took: Duration, error: Option<&StoreError>) {
+        let labels = OperationLabel {
+            operation: operation.as_str(),
+        };
+        self.store_seconds
+            .get_or_create(&labels)
+            .observe(took.as_secs_f64());
+        if let Some(error) = error {
+            self.store_errors.get_or_create(&labels).inc();
+            tracing::error!(operation = labels.operation, %error, "the store failed");
+        }
+    }
+
+    fn probed(&self, record: &RecordKey, route: &str, outcome: ProbeOutcome) {
+        let labels = RouteOutcome {
+            route: route.to_owned(),
+            outcome: outcome.as_str(),
+        };
+        tracing::info!(%record, route, outcome = labels.outcome, "the upstream was asked about an unknown outcome");
+        self.probes.get_or_create(&labels).inc();
+    }
+}
+
 impl Observer for Metrics {
     fn observe(&self, event: &Event<'_>) {
         match event {
@@ -284,18 +310,7 @@ impl Observer for Metrics {
                 operation,
                 took,
                 error,
-            } => {
-                let labels = OperationLabel {
-                    operation: operation.as_str(),
-                };
-                self.store_seconds
-                    .get_or_create(&labels)
-                    .observe(took.as_secs_f64());
-                if let Some(error) = error {
-                    self.store_errors.get_or_create(&labels).inc();
-                    tracing::error!(operation = labels.operation, %error, "the store failed");
-                }
-            }
+            } => self.store_called(*operation, *took, *error),
             Event::WouldHave { route, outcome } => {
                 let route = (*route).to_owned();
                 let labels = RouteOutcome {
@@ -321,14 +336,7 @@ impl Observer for Metrics {
                 record,
                 route,
                 outcome,
-            } => {
-                let labels = RouteOutcome {
-                    route: (*route).to_owned(),
-                    outcome: outcome.as_str(),
-                };
-                tracing::info!(%record, route, outcome = labels.outcome, "the upstream was asked about an unknown outcome");
-                self.probes.get_or_create(&labels).inc();
-            }
+            } => self.probed(record, route, *outcome),
             Event::LeaseLost { record } => {
                 self.lease_lost.inc();
                 tracing::warn!(%record, "the claim no longer holds its key");

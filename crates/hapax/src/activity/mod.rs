@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hapax_core::event::{Event, Observer, Outcome};
+use hapax_core::event::{Answered, Event, Observer, Outcome};
 use hapax_core::key::RecordKey;
 use hapax_core::probe::ProbeOutcome;
 use hapax_core::record::{StateKind, UnknownReason};
@@ -171,6 +171,13 @@ impl Activity {
         self.note(Some(record), Some(route), What::Operator { action });
     }
 
+    fn count(&self, answered: &Answered<'_>) {
+        let at = self.clock.now();
+        let mut shared = self.lock();
+        let route = shared.route(answered.route);
+        shared.series.answered(at, &route, answered);
+    }
+
     fn note(&self, record: Option<RecordKey>, route: Option<&str>, what: What) {
         let at = self.clock.now();
         if let Some(record) = record {
@@ -219,12 +226,7 @@ impl Observer for Activity {
     fn observe(&self, event: &Event<'_>) {
         let (record, route, what) = match event {
             Event::Answered(answered) => {
-                let at = self.clock.now();
-                {
-                    let mut shared = self.lock();
-                    let route = shared.route(answered.route);
-                    shared.series.answered(at, &route, answered);
-                }
+                self.count(answered);
                 let what = What::Answered {
                     outcome: answered.outcome,
                     status: answered.status.as_u16(),
