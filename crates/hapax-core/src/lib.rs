@@ -10,14 +10,17 @@
 //! - [`store`] is the contract every durable memory keeps.
 
 pub mod attempt;
+pub mod digest;
 pub mod encoding;
 pub mod event;
 pub mod fingerprint;
+pub mod identify;
 pub mod json;
 pub mod key;
 pub mod policy;
 pub mod problem;
 pub mod record;
+pub mod refusal;
 pub mod scope;
 pub mod secret;
 pub mod settle;

@@ -22,7 +22,6 @@ mod coding;
 mod digest;
 mod drive;
 mod exchange;
-mod identify;
 mod layer;
 mod places;
 mod service;
