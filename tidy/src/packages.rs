@@ -93,6 +93,7 @@ const RULES: [Rule; 7] = [
             "sqlx",
             "thiserror",
             "tokio",
+            "tower",
             "utoipa",
         ]),
     },

@@ -7,6 +7,9 @@
 )]
 
 mod client;
+mod modes;
+#[path = "../../../../crates/hapax-sqlx/tests/it/postgres.rs"]
+mod postgres;
 mod process;
 
 use std::time::Duration;
