@@ -11,7 +11,7 @@ struct Rule {
     outside: Option<&'static [&'static str]>,
 }
 
-const RULES: [Rule; 6] = [
+const RULES: [Rule; 7] = [
     // No I/O, no clock, no randomness, no async runtime, no tracing.
     Rule {
         name: "hapax-core",
@@ -53,6 +53,25 @@ const RULES: [Rule; 6] = [
             "tower-service",
         ]),
     },
+    // Used inside an application's own server, on its own pool.
+    Rule {
+        name: "hapax-sqlx",
+        ours: &["hapax-core"],
+        outside: Some(&[
+            "axum-core",
+            "bytes",
+            "getrandom",
+            "http",
+            "http-body",
+            "http-body-util",
+            "sha2",
+            "sqlx",
+            "thiserror",
+            "tokio",
+            "tower-layer",
+            "tower-service",
+        ]),
+    },
     Rule {
         name: "hapax",
         ours: &["hapax-core", "hapax-shop", "hapax-store", "hapax-tower"],
@@ -61,7 +80,7 @@ const RULES: [Rule; 6] = [
     // What an application would use; nothing of ours depends on it but the binary's demo.
     Rule {
         name: "hapax-shop",
-        ours: &[],
+        ours: &["hapax-core", "hapax-sqlx", "hapax-store", "hapax-tower"],
         outside: Some(&[
             "axum",
             "clap",
@@ -74,6 +93,7 @@ const RULES: [Rule; 6] = [
             "sqlx",
             "thiserror",
             "tokio",
+            "tower",
             "utoipa",
         ]),
     },

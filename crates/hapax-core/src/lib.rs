@@ -12,9 +12,11 @@
 //! - [`store`] is the contract every durable memory keeps.
 
 pub mod attempt;
+pub mod digest;
 pub mod encoding;
 pub mod event;
 pub mod fingerprint;
+pub mod identify;
 pub mod json;
 pub mod key;
 pub mod operate;
@@ -22,6 +24,7 @@ pub mod policy;
 pub mod probe;
 pub mod problem;
 pub mod record;
+pub mod refusal;
 pub mod scope;
 pub mod secret;
 pub mod settle;

@@ -54,6 +54,8 @@ pub enum ProblemKind {
     StoreUnavailable,
     /// Too many operations are under way.
     Overloaded,
+    /// The operation failed inside its transaction, and all of it was rolled back (P37).
+    RolledBack,
 }
 
 /// Whether it makes sense to send the same request again, with the same key.
@@ -67,7 +69,7 @@ enum Retry {
 
 impl ProblemKind {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 20] = [
         Self::KeyMissing,
         Self::KeyInvalid,
         Self::ScopeMissing,
@@ -87,6 +89,7 @@ impl ProblemKind {
         Self::UpstreamTimeout,
         Self::StoreUnavailable,
         Self::Overloaded,
+        Self::RolledBack,
     ];
 
     /// Fragment, status, retry advice and title: one row a kind.
@@ -207,6 +210,12 @@ impl ProblemKind {
                 S::SERVICE_UNAVAILABLE,
                 Retry::After(1),
                 "Too many operations are under way; nothing was executed",
+            ),
+            Self::RolledBack => (
+                "rolled-back",
+                S::INTERNAL_SERVER_ERROR,
+                Retry::Yes,
+                "The operation failed and was rolled back; nothing has happened",
             ),
         }
     }

@@ -52,6 +52,18 @@ pub fn settlement_of(status: StatusCode) -> Settlement {
     }
 }
 
+impl Settlement {
+    /// What the answer means where operation and record are one transaction: what is unknown
+    /// elsewhere is rolled back, and the key given back (P25, P37).
+    #[must_use]
+    pub const fn in_transaction(self) -> Self {
+        match self {
+            Self::Unknown => Self::Release,
+            Self::Complete | Self::Reject | Self::Release => self,
+        }
+    }
+}
+
 /// Takes `Hapax-Outcome` out of an answer and says what the answer means. A value that is not
 /// one of the four words counts as absent.
 pub fn take_settlement(status: StatusCode, headers: &mut HeaderMap) -> Settlement {
@@ -300,6 +312,18 @@ mod tests {
                 settlement
             );
             assert!(headers.is_empty());
+        }
+    }
+
+    #[test]
+    fn in_a_transaction_nothing_is_unknown() {
+        for code in 200..1000 {
+            let settlement = settlement_of(StatusCode::from_u16(code).expect("a status"));
+            let expected = match settlement {
+                Settlement::Unknown => Settlement::Release,
+                other => other,
+            };
+            assert_eq!(settlement.in_transaction(), expected, "{code}");
         }
     }
 

@@ -23,6 +23,7 @@ use hapax_core::policy::{KeySource, Mode, UpstreamKey};
 use hapax_core::probe::{Probed, Values};
 use hapax_core::problem::{Problem, ProblemKind};
 use hapax_core::record::Content;
+use hapax_core::refusal;
 use hapax_core::settle;
 use hapax_core::store::{Store, StoreError};
 use hapax_core::trace::{Spans, Work};
@@ -446,29 +447,14 @@ where
 
     fn mismatch(&self, first: &Fingerprint, attempt: &Attempt) -> Problem {
         // A request that was sent on cannot turn out to be another one.
-        let names = self.request.as_ref().map_or_else(
-            |_| Vec::new(),
-            |request| {
-                let subject = Subject {
-                    method: request.method(),
-                    target: target_of(request.uri()),
-                    headers: request.headers(),
-                    content: &self.asked.content,
-                };
-                let policy = &attempt.ticket().policy;
-                first.differences(&self.shared.keys, policy, &subject)
-            },
-        );
-        let what = if names.is_empty() {
-            "content".to_owned()
-        } else {
-            names.join(", ")
-        };
-        let detail = format!(
-            "The first request with this key was another one; this one differs in: {what}. Use a \
-             new key for a new operation."
-        );
-        Problem::new(ProblemKind::KeyReused, detail)
+        let subject = self.request.as_ref().ok().map(|request| Subject {
+            method: request.method(),
+            target: target_of(request.uri()),
+            headers: request.headers(),
+            content: &self.asked.content,
+        });
+        let (keys, policy) = (&self.shared.keys, &attempt.ticket().policy);
+        refusal::mismatch(first, keys, policy, subject.as_ref())
     }
 }
 

@@ -25,7 +25,6 @@ mod completer;
 mod digest;
 mod drive;
 mod exchange;
-mod identify;
 mod layer;
 mod places;
 mod probes;

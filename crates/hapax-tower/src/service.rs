@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_HEADERS,
-    CONTENT_LENGTH, UPGRADE,
 };
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -22,12 +21,14 @@ use tower_service::Service;
 use hapax_core::attempt::{Attempt, Ticket};
 use hapax_core::event::{Answered, Event, Observer, Outcome};
 use hapax_core::fingerprint::{Fingerprint, Subject};
+use hapax_core::identify::{Carried, find_key, needs_body};
 use hapax_core::key::{KeyError, RecordKey, derived_upstream_key};
-use hapax_core::policy::{Anonymous, KeyRequirement, Mode, UpstreamKey};
+use hapax_core::policy::{Mode, UpstreamKey};
 use hapax_core::probe::Values;
 use hapax_core::problem::{Problem, ProblemKind};
 use hapax_core::record::ClaimId;
-use hapax_core::scope::{Scope, ScopeId, scope_of};
+use hapax_core::refusal::{Refusal, judge_head, without_key};
+use hapax_core::scope::{Scope, ScopeId};
 use hapax_core::settle;
 use hapax_core::store::Store;
 use hapax_core::trace::{ID_BYTES, Spans, Work};
@@ -36,7 +37,6 @@ use crate::body::{BoxError, Read, RequestBody, ResponseBody, read_bounded};
 use crate::digest;
 use crate::drive::{Asked, Drive, trace_id};
 use crate::exchange::problem_of;
-use crate::identify::{Carried, find_key, needs_body};
 use crate::layer::{Routed, Shared};
 use crate::places::Place;
 
@@ -126,23 +126,6 @@ struct Arrival<S, I> {
     spans: Option<Box<Spans>>,
 }
 
-/// A refusal before the store is touched.
-struct Refusal {
-    problem: Problem,
-    outcome: Outcome,
-}
-
-fn refusal(
-    kind: ProblemKind,
-    detail: impl Into<std::borrow::Cow<'static, str>>,
-    outcome: Outcome,
-) -> Refusal {
-    Refusal {
-        problem: Problem::new(kind, detail),
-        outcome,
-    }
-}
-
 impl<S, I> Arrival<S, I>
 where
     S: Store,
@@ -158,11 +141,11 @@ where
         R: Body<Data = Bytes> + Send + Unpin + 'static,
         R::Error: Into<BoxError>,
     {
-        let carried = find_key(&self.routed, &parts, None);
+        let carried = find_key(&self.routed.policy, &self.routed.params, &parts, None);
         let may_be_in_body = needs_body(&self.routed.policy);
         let streaming = |body| RequestBody::Streaming { inner: body };
         if matches!(carried, Ok(None)) && !may_be_in_body {
-            return match self.without_key() {
+            return match without_key(&self.routed.policy) {
                 Some(refused) => {
                     self.refuse(refused, Request::from_parts(parts, streaming(body)))
                         .await
@@ -190,7 +173,7 @@ where
                     read: Some(read),
                     rest: Some(rest),
                 };
-                let refused = too_large(limit);
+                let refused = Refusal::too_large(limit);
                 return self
                     .refuse(refused, Request::from_parts(parts, request))
                     .await;
@@ -199,24 +182,26 @@ where
         };
         let carried = match carried {
             Some(carried) if !may_be_in_body => Ok(Some(carried)),
-            _ => find_key(&self.routed, &parts, Some(&content)),
+            _ => find_key(
+                &self.routed.policy,
+                &self.routed.params,
+                &parts,
+                Some(&content),
+            ),
         };
         let request = |parts| Request::from_parts(parts, RequestBody::full(content.clone()));
-        let carried = match carried.map_err(invalid_key) {
+        let carried = match carried.map_err(Refusal::invalid_key) {
             Err(refused) => return self.refuse(refused, request(parts)).await,
             Ok(Some(carried)) => carried,
             Ok(None) => {
-                return match self.without_key() {
+                return match without_key(&self.routed.policy) {
                     Some(refused) => self.refuse(refused, request(parts)).await,
                     None => self.pass_through(request(parts), Outcome::Unkeyed).await,
                 };
             }
         };
         if !digest::content_matches(&parts.headers, &content) {
-            let detail =
-                "The content is not the one that Content-Digest names. The key was not used.";
-            let refused = refusal(ProblemKind::DigestMismatch, detail, Outcome::Refused);
-            return self.refuse(refused, request(parts)).await;
+            return self.refuse(Refusal::other_digest(), request(parts)).await;
         }
         self.attempt(parts, content, carried, scope, place).await
     }
@@ -228,43 +213,10 @@ where
         carried: Result<Option<Carried>, KeyError>,
     ) -> Result<(Option<Carried>, Scope, Place), Refusal> {
         let policy = &self.routed.policy;
-        if parts.headers.contains_key(UPGRADE) {
-            let detail = "A keyed request cannot ask for an upgrade of its connection.";
-            return Err(refusal(
-                ProblemKind::RequestMalformed,
-                detail,
-                Outcome::Refused,
-            ));
-        }
-        let length = parts
-            .headers
-            .get(CONTENT_LENGTH)
-            .and_then(|value| value.to_str().ok());
-        let length = length.and_then(|value| value.parse::<u64>().ok());
-        if length.is_some_and(|length| length > policy.max_body as u64) {
-            return Err(too_large(policy.max_body));
-        }
-        let carried = carried.map_err(invalid_key)?;
-        let scope = scope_of(&self.shared.keys, &policy.scope, &parts.headers);
-        if scope.is_anonymous && policy.anonymous == Anonymous::Refuse {
-            let names: Vec<String> = policy.scope.iter().map(ToString::to_string).collect();
-            let detail = format!("The request has none of: {}.", names.join(", "));
-            return Err(refusal(ProblemKind::ScopeMissing, detail, Outcome::Refused));
-        }
-        let Some(place) = self.shared.places.take(scope.id) else {
-            let detail = "Too many operations are under way. Nothing was executed.";
-            return Err(refusal(ProblemKind::Overloaded, detail, Outcome::Refused));
-        };
+        let (carried, scope) = judge_head(&self.shared.keys, policy, parts, carried)?;
+        let place = self.shared.places.take(scope.id);
+        let place = place.ok_or_else(Refusal::overloaded)?;
         Ok((carried, scope, place))
-    }
-
-    /// The refusal of a request without a key, where the route needs one (P3).
-    fn without_key(&self) -> Option<Refusal> {
-        (self.routed.policy.key == KeyRequirement::Required).then(|| {
-            let detail = "Send an Idempotency-Key: a value that is new for every operation and the \
-                          same for every attempt at it.";
-            refusal(ProblemKind::KeyMissing, detail, Outcome::KeyMissing)
-        })
     }
 
     /// Answers a refusal; on a route that only observes, says so and passes the request through.
@@ -356,9 +308,7 @@ where
     {
         let method = parts.method.clone();
         let Some((claim, seal)) = claim_ids() else {
-            let detail = "No random numbers are to be had. Nothing was executed.";
-            let refused = refusal(ProblemKind::StoreUnavailable, detail, Outcome::StoreError);
-            return Ok(self.answer(&refused, &method));
+            return Ok(self.answer(&Refusal::no_random_numbers(), &method));
         };
         let ticket = self.ticket(&parts, &content, &carried, scope.id, (claim, seal));
         let asked = self.asked(&parts, &content, carried, scope.id);
@@ -395,7 +345,10 @@ where
             // The task ended without an answer, which it does only by a defect or at the
             // runtime's shutdown: nothing is known.
             let detail = "The outcome of the operation is not known.";
-            let refused = refusal(ProblemKind::OutcomeUnknown, detail, Outcome::Unknown);
+            let refused = Refusal {
+                problem: Problem::new(ProblemKind::OutcomeUnknown, detail),
+                outcome: Outcome::Unknown,
+            };
             self.answer(&refused, &method)
         }))
     }
@@ -507,34 +460,9 @@ where
     let reading = read_bounded(body, limit);
     match timeout(patience, reading).await {
         Ok(Ok(read)) => Ok(read),
-        Ok(Err(_)) => {
-            let detail = "The content did not arrive in full. The key was not used.";
-            Err(refusal(
-                ProblemKind::RequestMalformed,
-                detail,
-                Outcome::Refused,
-            ))
-        }
-        Err(_) => {
-            let detail = "The content did not arrive in time. The key was not used.";
-            Err(refusal(
-                ProblemKind::RequestTimeout,
-                detail,
-                Outcome::Refused,
-            ))
-        }
+        Ok(Err(_)) => Err(Refusal::cut_short()),
+        Err(_) => Err(Refusal::too_slow()),
     }
-}
-
-fn invalid_key(error: KeyError) -> Refusal {
-    let detail = format!("The key was not used: {error}.");
-    refusal(ProblemKind::KeyInvalid, detail, Outcome::KeyInvalid)
-}
-
-fn too_large(limit: usize) -> Refusal {
-    let detail =
-        format!("The content of a keyed request may have {limit} bytes. The key was not used.");
-    refusal(ProblemKind::BodyTooLarge, detail, Outcome::Refused)
 }
 
 /// A request's target as received, with its query.

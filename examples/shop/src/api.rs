@@ -9,7 +9,7 @@ use axum::extract::{FromRequest, Path, Query, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::{HeaderMap, HeaderName};
 use axum::response::Response;
-use axum::routing::{get, post};
+use axum::routing::get;
 use axum::{Json, Router};
 use tokio::time::timeout;
 use utoipa::OpenApi;
@@ -28,8 +28,11 @@ const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// The whole service.
 pub fn router(shop: Shop) -> Router {
-    Router::new()
-        .route("/create-order", post(create_order))
+    let mut router = Router::new();
+    if let Some(create_order) = shop.protection().create_order() {
+        router = router.route("/create-order", create_order);
+    }
+    router
         .route(
             "/order/{order-id}",
             get(read_order).put(put_order).delete(delete_order),
@@ -84,7 +87,7 @@ struct Document;
         (status = 503, body = Problem, content_type = "application/problem+json"),
     )
 )]
-async fn create_order(
+pub(crate) async fn create_order(
     State(shop): State<Shop>,
     headers: HeaderMap,
     Payload(purchase): Payload,
@@ -253,7 +256,7 @@ async fn detached<T: Send + 'static>(
 }
 
 /// The `Idempotency-Key`, with or without its quotes (RFC 9651 strings have some).
-fn request_of(headers: &HeaderMap) -> Option<String> {
+pub(crate) fn request_of(headers: &HeaderMap) -> Option<String> {
     let value = headers.get(IDEMPOTENCY_KEY)?.to_str().ok()?;
     Some(unquoted(value).to_owned())
 }
@@ -282,7 +285,7 @@ impl<S: Send + Sync> axum::extract::FromRequestParts<S> for InPath {
 }
 
 /// The payload of an order: within bounds, JSON, and something that can be bought.
-struct Payload(Purchase);
+pub(crate) struct Payload(pub(crate) Purchase);
 
 impl<S: Send + Sync> FromRequest<S> for Payload {
     type Rejection = Refusal;

@@ -6,7 +6,8 @@
 //! 2. `orders`: the SQL, with the unique constraint that is the last line of defence;
 //! 3. `shop`: what the service does: order and charge are written in one transaction;
 //! 4. `api`: the methods of HTTP on top, each with its semantics;
-//! 5. `answer`: every status and problem that the service answers with.
+//! 5. `protect`: the ways in which `POST /create-order` can be made safe to repeat;
+//! 6. `answer`: every status and problem that the service answers with.
 //!
 //! Two ways of creating an order stand side by side. `POST /create-order` is the naive one: the
 //! server makes the id, so that it cannot tell a repeat from a second order. `PUT
@@ -17,9 +18,11 @@ mod answer;
 mod api;
 mod order;
 mod orders;
+mod protect;
 mod serve;
 mod shop;
 
 pub use api::router;
+pub use protect::Mode;
 pub use serve::{MAX_CONNECTIONS, serve};
 pub use shop::{OpenError, Shop};

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -9,7 +10,7 @@ use clap::Parser;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 
-use hapax_shop::{Shop, serve};
+use hapax_shop::{Mode, Shop, serve};
 
 /// A reference order service: how an idempotent API is written.
 #[derive(Debug, Parser)]
@@ -21,9 +22,39 @@ struct Cli {
     /// An SQLite file, or postgres://…; without one, orders end with the process.
     #[arg(long, value_name = "FILE|URL")]
     database: Option<String>,
+    /// Which ways of creating an order there are.
+    #[arg(long, value_enum, default_value_t = ModeName::Naive)]
+    mode: ModeName,
+    /// Where `--mode keyed` keeps its keys; in memory without it.
+    #[arg(long, value_name = "DIR")]
+    keys: Option<PathBuf>,
     /// How long an order takes, in milliseconds: committed half way, answered at the end.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     work: u64,
+}
+
+/// The names of the modes.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum ModeName {
+    /// `POST /create-order` unprotected, beside `PUT /order/{order-id}`.
+    Naive,
+    /// `PUT /order/{order-id}` alone.
+    Put,
+    /// `POST /create-order` behind an idempotency key with a store of its own.
+    Keyed,
+    /// `POST /create-order` behind an idempotency key in the order's own transaction.
+    Transactional,
+}
+
+impl ModeName {
+    fn mode(self, directory: Option<PathBuf>) -> Mode {
+        match self {
+            Self::Naive => Mode::Naive,
+            Self::Put => Mode::Put,
+            Self::Keyed => Mode::Keyed { directory },
+            Self::Transactional => Mode::Transactional,
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -54,6 +85,7 @@ async fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         Some(file) => Shop::open(file).await?,
     };
     let shop = shop.work(Duration::from_millis(cli.work));
+    let shop = shop.mode(cli.mode.mode(cli.keys)).await?;
     let listener = TcpListener::bind(cli.listen).await?;
     let address = listener.local_addr()?;
     let mut out = std::io::stdout();

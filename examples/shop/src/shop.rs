@@ -8,6 +8,7 @@ use sqlx::{PgPool, Pool, SqlitePool};
 
 use crate::order::{Ledger, Order, OrderId, Purchase};
 use crate::orders::Orders;
+use crate::protect::{Mode, Protection};
 
 /// How many connections a shop holds at most.
 const MAX_DATABASE_CONNECTIONS: u32 = 5;
@@ -19,20 +20,27 @@ const DATABASE_PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Shop {
     database: Databases,
+    protection: Protection,
     work: Duration,
 }
 
 /// The database that a shop was opened on.
 #[derive(Debug, Clone)]
-enum Databases {
+pub(crate) enum Databases {
     Sqlite(SqlitePool),
     Postgres(PgPool),
 }
 
-/// The database cannot be opened, or its tables cannot be made.
+/// Why a shop does not open.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot open the database: {0}")]
-pub struct OpenError(#[from] sqlx::Error);
+pub enum OpenError {
+    /// The database cannot be opened, or its tables cannot be made.
+    #[error("cannot open the database: {0}")]
+    Database(#[from] sqlx::Error),
+    /// The records of idempotency keys cannot be opened.
+    #[error("cannot open the records of keys: {0}")]
+    Store(Box<dyn std::error::Error + Send + Sync>),
+}
 
 /// The database failed.
 #[derive(Debug, thiserror::Error)]
@@ -127,10 +135,24 @@ impl Shop {
     async fn with(database: Databases) -> Result<Self, OpenError> {
         let shop = Self {
             database,
+            protection: Protection::Naive,
             work: Duration::ZERO,
         };
         on_database!(shop, pool => make_tables(pool))?;
         Ok(shop)
+    }
+
+    /// Chooses which ways of creating an order there are.
+    ///
+    /// # Errors
+    /// The mode keeps records of keys, and these cannot be opened.
+    pub async fn mode(self, mode: Mode) -> Result<Self, OpenError> {
+        let protection = Protection::open(mode, &self.database).await?;
+        Ok(Self { protection, ..self })
+    }
+
+    pub(crate) fn protection(&self) -> &Protection {
+        &self.protection
     }
 
     /// Makes the creation of an order take this long: the order is committed half way, and
@@ -161,10 +183,14 @@ impl Shop {
         purchase: &Purchase,
         request: Option<&str>,
     ) -> Result<Placed, Failure> {
-        tokio::time::sleep(self.work / 2).await;
+        self.half_of_the_work().await;
         let placed = on_database!(self, pool => place(pool, id, purchase, request))?;
-        tokio::time::sleep(self.work / 2).await;
+        self.half_of_the_work().await;
         Ok(placed)
+    }
+
+    pub(crate) async fn half_of_the_work(&self) {
+        tokio::time::sleep(self.work / 2).await;
     }
 
     /// The order `id`, a cancelled one too.

@@ -172,6 +172,12 @@ impl Attempt {
                 self.on_resolved(status, result, tell)
             }
             (Phase::Waiting, Input::WaitRefused) => self.in_progress(tell),
+            (Phase::Executing(executing), Input::RolledBack { problem, outcome }) => {
+                self.on_rolled_back(executing, problem, outcome, tell)
+            }
+            (Phase::Settling(settling), Input::RolledBack { problem, outcome }) => {
+                self.on_rolled_back(settling.executing, problem, outcome, tell)
+            }
             (Phase::Executing(executing), input) => self.on_executing(executing, input),
             (Phase::Renewing(executing), Input::Written(result)) => {
                 self.on_renewed(executing, &result, tell)

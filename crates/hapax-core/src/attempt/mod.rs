@@ -140,6 +140,15 @@ pub enum Input {
     Answered(UpstreamAnswer),
     /// The upstream failed.
     Failed(UpstreamFailure),
+    /// The operation ran inside a transaction, together with its record, and all of it was rolled
+    /// back: as if it had never been asked for (P37, P38). Answers `Execute`, or a write after it.
+    RolledBack {
+        /// What the client is told.
+        problem: Problem,
+        /// What the request counts as; [`Outcome::Unknown`] where a lost connection leaves open
+        /// whether it was rolled back or committed.
+        outcome: Outcome,
+    },
     /// The lease wants renewing.
     HeartbeatDue,
     /// The route's `upstream_timeout` has passed since the request was sent.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::event::{Event, Outcome};
-use crate::problem::ProblemKind;
+use crate::problem::{Problem, ProblemKind};
 use crate::record::{Held, Record, State};
 use crate::settle::IdempotencyStatus;
 use crate::store::{StoreError, Write};
@@ -13,7 +13,7 @@ use crate::{Decision, decide};
 use super::machine::{Attempt, Executing, Phase, Settling, Tell, Then};
 use super::probing::unanswered;
 use super::reply::{problem_reply, reply_from};
-use super::{Input, Reply, Step};
+use super::{Input, Reply, ReplyContent, Step};
 
 /// The first pause before a failed write is tried again; doubled up to [`MAX_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_millis(20);
@@ -56,6 +56,31 @@ impl Attempt {
                 self.settlement_failed(settling, &error, elapsed, tell)
             }
         }
+    }
+
+    /// P38: neither effect nor record is there, and the key is what it was before the claim.
+    pub(super) fn on_rolled_back(
+        &mut self,
+        executing: Executing,
+        problem: Problem,
+        outcome: Outcome,
+        tell: Tell<'_>,
+    ) -> Step {
+        if outcome != Outcome::Unknown {
+            tell(Event::Released {
+                record: self.ticket.key,
+            });
+        }
+        let reply = Reply {
+            content: ReplyContent::Problem(problem),
+            status: None,
+            expires: None,
+            outcome,
+            attempt: Some(executing.attempt),
+            first: None,
+            age: None,
+        };
+        self.reply_or_done(Some(reply))
     }
 
     /// P24: the client gets the real answer in any case, and the write is tried again while the

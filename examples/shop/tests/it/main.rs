@@ -1,6 +1,15 @@
 //! The shop as its clients see it: over real sockets.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test that cannot go on has failed"
+)]
 
 mod client;
+mod modes;
+#[path = "../../../../crates/hapax-sqlx/tests/it/postgres.rs"]
+mod postgres;
 mod process;
 
 use std::time::Duration;

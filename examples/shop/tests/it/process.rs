@@ -1,6 +1,5 @@
 //! The shop as a process of its own: started, killed, stopped.
 
-use std::path::Path;
 use std::process::Stdio;
 
 use serde_json::json;
@@ -11,16 +10,24 @@ use tokio::time::timeout;
 use crate::client::{Client, PATIENCE};
 
 /// A process that ends with the test.
-struct Process {
+pub(crate) struct Process {
     child: Child,
-    client: Client,
+    pub(crate) client: Client,
 }
 
-async fn start(database: &Path, work_ms: u64) -> Process {
+impl Process {
+    /// `kill -9`.
+    pub(crate) async fn kill(&mut self) {
+        self.child.kill().await.expect("killed");
+    }
+}
+
+pub(crate) async fn start(database: &str, work_ms: u64, options: &[&str]) -> Process {
     let mut child = Command::new(env!("CARGO_BIN_EXE_hapax-shop"))
         .args(["--listen", "127.0.0.1:0", "--work", &work_ms.to_string()])
         .arg("--database")
         .arg(database)
+        .args(options)
         .stdout(Stdio::piped())
         .kill_on_drop(true)
         .spawn()
@@ -42,17 +49,18 @@ async fn start(database: &Path, work_ms: u64) -> Process {
 async fn an_order_cut_off_by_kill_9_is_there_once_or_not_at_all_and_a_repeat_finds_out() {
     let folder = tempfile::tempdir().expect("a folder");
     let database = folder.path().join("shop.db");
+    let database = database.to_string_lossy();
     let lamp = json!({ "item": "a lamp" });
     let mut replayed = 0;
     for cycle in 0..12 {
-        let mut process = start(&database, 40).await;
+        let mut process = start(&database, 40, &[]).await;
         let target = format!("/order/o-{cycle}");
         process.client.send_and_leave("PUT", &target, &lamp).await;
-        // A different point of the order's 40 ms each time, before and after the commit.
-        tokio::time::sleep(std::time::Duration::from_millis(cycle * 4)).await;
-        process.child.kill().await.expect("killed");
+        // Another point each time of the 40 ms that an order takes on an idle machine, before and after the commit.
+        tokio::time::sleep(std::time::Duration::from_millis(cycle * 10)).await;
+        process.kill().await;
 
-        let process = start(&database, 0).await;
+        let process = start(&database, 0, &[]).await;
         let repeat = process.client.send("PUT", &target, &[], Some(&lamp)).await;
         assert_eq!(repeat.status, 201);
         replayed += u64::from(repeat.header("idempotent-replayed").is_some());
@@ -66,7 +74,8 @@ async fn an_order_cut_off_by_kill_9_is_there_once_or_not_at_all_and_a_repeat_fin
 #[tokio::test]
 async fn sigterm_answers_what_is_under_way_and_ends_well() {
     let folder = tempfile::tempdir().expect("a folder");
-    let mut process = start(&folder.path().join("shop.db"), 300).await;
+    let database = folder.path().join("shop.db");
+    let mut process = start(&database.to_string_lossy(), 300, &[]).await;
     let client = process.client.clone();
     let lamp = json!({ "item": "a lamp" });
     let order =

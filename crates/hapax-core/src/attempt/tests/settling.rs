@@ -168,3 +168,37 @@ fn a_stale_settlement_is_never_sent_again_by_itself() {
             .ends();
     }
 }
+
+fn rolled_back(outcome: Outcome) -> Input {
+    let problem = Problem::new(crate::problem::ProblemKind::RolledBack, "");
+    Input::RolledBack { problem, outcome }
+}
+
+#[test]
+fn what_was_rolled_back_is_told_and_nothing_is_written_for_it() {
+    let mut attempt = life(|_| {});
+    attempt.executing().gives(
+        rolled_back(Outcome::UpstreamError),
+        "reply RolledBack - upstream_error",
+    );
+    attempt.told(&["claimed #1", "released"]).ends();
+
+    // Where the commit itself failed.
+    let mut attempt = life(|_| {});
+    attempt
+        .executing()
+        .gives(answered(201), "replace a by b completed 201 #1")
+        .gives(
+            rolled_back(Outcome::StoreError),
+            "reply RolledBack - store_error",
+        );
+    attempt.told(&["claimed #1", "released"]).ends();
+
+    // And where nobody can be asked: then nothing is said to be released.
+    let mut attempt = life(|_| {});
+    attempt
+        .executing()
+        .gives(answered(201), "replace a by b completed 201 #1")
+        .gives(rolled_back(Outcome::Unknown), "reply RolledBack - unknown");
+    attempt.told(&["claimed #1"]).ends();
+}

@@ -1,24 +1,29 @@
 //! Whose key a request carries, and which (P3–P7).
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use http::HeaderValue;
 use http::request::Parts;
 
-use hapax_core::json;
-use hapax_core::key::{Key, KeyError};
-use hapax_core::policy::{KeySource, Policy};
-
-use crate::layer::Routed;
+use crate::json;
+use crate::key::{Key, KeyError};
+use crate::policy::{KeySource, Policy};
 
 /// A key, and the value that `Idempotency-Key` echoes.
-#[derive(Debug)]
-pub(crate) struct Carried {
-    pub(crate) key: Key,
-    pub(crate) as_received: HeaderValue,
+#[derive(Debug, Clone)]
+pub struct Carried {
+    /// The key.
+    pub key: Key,
+    /// The field value, as it was received or as it would be written.
+    pub as_received: HeaderValue,
 }
 
+/// The path parameters of a route, decoded.
+pub type Params = [(Arc<str>, String)];
+
 /// Whether the body has to be read to know the key.
-pub(crate) fn needs_body(policy: &Policy) -> bool {
+pub fn needs_body(policy: &Policy) -> bool {
     policy
         .key_from
         .iter()
@@ -26,14 +31,18 @@ pub(crate) fn needs_body(policy: &Policy) -> bool {
 }
 
 /// Finds the key in every place that the route names. `None` when no place has one.
-pub(crate) fn find_key(
-    routed: &Routed,
+///
+/// # Errors
+/// [`KeyError`] when a place has something that is no key, or two places disagree.
+pub fn find_key(
+    policy: &Policy,
+    params: &Params,
     parts: &Parts,
     content: Option<&Bytes>,
 ) -> Result<Option<Carried>, KeyError> {
     let mut found: Option<Carried> = None;
-    for source in &routed.policy.key_from {
-        let Some(carried) = key_from(source, routed, parts, content)? else {
+    for source in &policy.key_from {
+        let Some(carried) = key_from(source, policy, params, parts, content)? else {
             continue;
         };
         match &found {
@@ -47,7 +56,8 @@ pub(crate) fn find_key(
 
 fn key_from(
     source: &KeySource,
-    routed: &Routed,
+    policy: &Policy,
+    params: &Params,
     parts: &Parts,
     content: Option<&Bytes>,
 ) -> Result<Option<Carried>, KeyError> {
@@ -60,14 +70,13 @@ fn key_from(
             if lines.next().is_some() {
                 return Err(KeyError::Repeated);
             }
-            let key = Key::from_header(value, routed.policy.key_syntax)?;
+            let key = Key::from_header(value, policy.key_syntax)?;
             Ok(Some(Carried {
                 key,
                 as_received: value.clone(),
             }))
         }
-        KeySource::Path(name) => routed
-            .params
+        KeySource::Path(name) => params
             .iter()
             .find(|(param, _)| **param == **name)
             .map(|(_, value)| from_text(value))
@@ -132,8 +141,6 @@ fn form_decoded(text: &str) -> Option<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
 
     fn check(
@@ -149,14 +156,9 @@ mod tests {
             (Arc::from("id"), "p 1".to_owned()),
             (Arc::from("order"), "o-1".to_owned()),
         ];
-        let routed = Routed {
-            name: "r".into(),
-            policy: Arc::new(policy),
-            params,
-        };
         let (parts, content) = request.into_parts();
         let content = Bytes::from(content.to_owned());
-        let found = find_key(&routed, &parts, Some(&content));
+        let found = find_key(&policy, &params, &parts, Some(&content));
         let found = found.map(|found| found.map(|carried| carried.key.as_str().to_owned()));
         assert_eq!(
             found.as_ref().map(|key| key.as_deref()),

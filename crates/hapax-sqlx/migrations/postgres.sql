@@ -1,0 +1,23 @@
+-- hapax records, version 1, for PostgreSQL. Every statement can be run again.
+
+-- Two processes that start at once take turns.
+SELECT pg_advisory_xact_lock(7521952183462159);
+
+-- One row: which version this is, and the secret that keys every digest in the records.
+CREATE TABLE IF NOT EXISTS hapax_meta (
+    id INTEGER PRIMARY KEY CHECK (id = 1),
+    version INTEGER NOT NULL,
+    secret BYTEA NOT NULL CHECK (length(secret) = 32)
+);
+
+-- One row a key. Instants are milliseconds since 1970 by this server's clock.
+CREATE TABLE IF NOT EXISTS hapax_records (
+    key BYTEA PRIMARY KEY CHECK (length(key) = 16),
+    claim BYTEA NOT NULL CHECK (length(claim) = 16),
+    claimed_at BIGINT NOT NULL,
+    written_at BIGINT NOT NULL,
+    expires_at BIGINT,
+    record BYTEA NOT NULL
+);
+
+CREATE INDEX IF NOT EXISTS hapax_records_by_expiry ON hapax_records (expires_at);

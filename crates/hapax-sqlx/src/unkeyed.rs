@@ -1,0 +1,90 @@
+//! A request without a key: its handler runs in a transaction all the same.
+
+use axum_core::body::Body;
+use bytes::Bytes;
+use http::request::Parts;
+use http::{Request, Response};
+use tower_service::Service;
+
+use hapax_core::problem::{Problem, ProblemKind};
+use hapax_core::settle::{self, Settlement};
+
+use crate::Dialect;
+use crate::execution::{self, BoxError, Ended};
+use crate::layer::Shared;
+use crate::transaction::Slot;
+
+/// Runs the handler once and commits what its answer says is done.
+pub(crate) async fn run<DB, I>(
+    shared: &Shared<DB>,
+    inner: I,
+    parts: Parts,
+    content: Bytes,
+) -> Response<Body>
+where
+    DB: Dialect,
+    I: Service<Request<Body>, Response = Response<Body>> + Send + 'static,
+    I::Error: Into<BoxError>,
+    I::Future: Send,
+{
+    let _turn = if DB::HAS_ONE_WRITER {
+        shared.writer.acquire().await.ok()
+    } else {
+        None
+    };
+    let Ok(transaction) = shared.records.pool.begin_with(shared.begin()).await else {
+        let detail = "The database could not be asked. Nothing was executed.";
+        return answer(&Problem::new(ProblemKind::StoreUnavailable, detail));
+    };
+    let slot = Slot::new(transaction);
+    let mut request = Request::from_parts(parts, Body::from(content));
+    request.extensions_mut().insert(slot.clone());
+    let policy = &shared.policy;
+    let ended = execution::run(
+        inner,
+        request,
+        policy.max_stored_response,
+        policy.upstream_timeout,
+    );
+    let ended = ended.await;
+    let Some(transaction) = slot.close() else {
+        return answer(&kept_problem());
+    };
+    let Ended::Answered {
+        mut parts,
+        content,
+        rest,
+    } = ended
+    else {
+        let _ = transaction.rollback().await;
+        return answer(&failed_problem(&ended));
+    };
+    let settlement = settle::take_settlement(parts.status, &mut parts.headers);
+    let is_done = settlement == Settlement::Complete && !slot.is_rolled_back();
+    if !is_done {
+        let _ = transaction.rollback().await;
+    } else if transaction.commit().await.is_err() {
+        let detail = "The commit failed. Nobody can know whether the operation happened.";
+        return answer(&Problem::new(ProblemKind::OutcomeUnknown, detail));
+    }
+    Response::from_parts(*parts, execution::body(content, rest))
+}
+
+fn answer(problem: &Problem) -> Response<Body> {
+    problem.response().map(Body::from)
+}
+
+/// A handler that did not come to an answer.
+pub(crate) fn failed_problem(ended: &Ended) -> Problem {
+    let detail = match ended {
+        Ended::TimedOut => "The operation took too long. It was rolled back; nothing has happened.",
+        _ => "The operation failed. It was rolled back; nothing has happened.",
+    };
+    Problem::new(ProblemKind::RolledBack, detail)
+}
+
+/// A handler that kept its transaction, in a task of its own or in a streaming answer.
+pub(crate) fn kept_problem() -> Problem {
+    let detail = "The operation kept its transaction beyond its answer. Nothing was committed.";
+    Problem::new(ProblemKind::RolledBack, detail)
+}
