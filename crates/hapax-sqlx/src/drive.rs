@@ -239,20 +239,7 @@ where
             policy.upstream_timeout,
         );
         let ended = running.await;
-        let took = began.elapsed();
-        self.handler_took = Some(took);
-        let route = &self.shared.route;
-        let status = match &ended {
-            Ended::Answered { parts, .. } => Some(parts.status),
-            Ended::Failed | Ended::TimedOut => None,
-        };
-        let called = Event::UpstreamCalled {
-            record: self.asked.key,
-            route,
-            status,
-            took,
-        };
-        self.shared.observer.observe(&called);
+        self.note_end(&ended, began.elapsed());
         let Some(transaction) = slot.close() else {
             return self.roll_back(kept_problem(), Outcome::UpstreamError).await;
         };
@@ -288,6 +275,20 @@ where
         let body = execution::body(content, rest);
         self.answer = Some(Response::from_parts(*parts, body));
         Some(Input::Answered(answer))
+    }
+
+    fn note_end(&mut self, ended: &Ended, took: Duration) {
+        self.handler_took = Some(took);
+        let status = match ended {
+            Ended::Answered { parts, .. } => Some(parts.status),
+            Ended::Failed | Ended::TimedOut => None,
+        };
+        self.shared.observer.observe(&Event::UpstreamCalled {
+            record: self.asked.key,
+            route: &self.shared.route,
+            status,
+            took,
+        });
     }
 
     /// Stores the answer and commits: the one moment at which the operation has happened.
