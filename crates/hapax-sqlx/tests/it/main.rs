@@ -7,6 +7,7 @@
 )]
 
 mod app;
+mod guide;
 mod postgres;
 mod postgres_only;
 mod scenarios;
