@@ -21,6 +21,7 @@ mod at_once;
 mod carriers;
 mod crash_load;
 mod damage;
+mod demo;
 mod hang_up;
 mod isolation;
 mod kill;

@@ -54,7 +54,7 @@ const STEPS = [
   },
   {
     title: 'A last press',
-    text: 'The lamp that was wanted once has been paid for, once or four times.',
+    text: 'One lamp was wanted. One was paid for with hapax; four without.',
     ms: 4_000,
     do: async (shop) => shop.press(),
   },
