@@ -145,14 +145,22 @@ impl Children {
         }
     }
 
-    /// How the process is.
+    /// How the process is; one that has ended by itself is noticed here.
     pub(super) fn condition(&self, role: Role) -> Condition {
-        self.slot(role).condition()
+        let slot = self.slot(role);
+        if let Ok(mut process) = slot.process.try_lock()
+            && let Some(running) = process.as_mut()
+            && let Ok(Some(_)) = running.0.try_wait()
+        {
+            *process = None;
+            slot.change(|condition| condition.pid = None);
+        }
+        slot.condition()
     }
 
     /// Where it listens, or did before it was killed.
     pub(super) fn address(&self, role: Role) -> Option<SocketAddr> {
-        self.condition(role).address
+        self.slot(role).condition().address
     }
 
     /// Starts all of them.

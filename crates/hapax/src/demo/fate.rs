@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// The seed when none is given: the same demo every time.
-pub(crate) const DEFAULT_SEED: u64 = 1;
+/// The seed when none is given: the same demo every time. Its first answers are lost at a loss of 60 %.
+pub(crate) const DEFAULT_SEED: u64 = 21;
 
 /// The longest delay that can be asked for, in milliseconds: a demo that hangs explains nothing.
 const MAX_DELAY_MS: u64 = 3_000;

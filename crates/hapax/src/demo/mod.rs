@@ -112,24 +112,25 @@ impl Demo {
 /// Runs the demo until SIGINT, SIGTERM or SIGHUP. Its processes and files end with it, however far it came.
 pub(crate) fn run(options: DemoOptions) -> Result<(), DemoError> {
     // Dropped last: the processes that write into it are gone by then.
-    let folder = Folder::new().map_err(DemoError::Folder)?;
+    let mut folder = None;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(system("a runtime"))?;
-    let outcome = runtime.block_on(until_told(options, &folder));
+    let outcome = runtime.block_on(until_told(options, &mut folder));
     // Ends every task, and with the last of them the children: each is killed and waited for.
     drop(runtime);
     drop(folder);
     outcome
 }
 
-async fn until_told(options: DemoOptions, folder: &Folder) -> Result<(), DemoError> {
-    // Before the first child is started: whoever stops us half way finds nothing left behind.
+async fn until_told(options: DemoOptions, folder: &mut Option<Folder>) -> Result<(), DemoError> {
+    // Before the first file and the first child: whoever stops us half way finds nothing left behind.
     let handler = |kind: SignalKind| signal(kind).map_err(system("a signal handler"));
     let mut terminate = handler(SignalKind::terminate())?;
     let mut interrupt = handler(SignalKind::interrupt())?;
     let mut hang_up = handler(SignalKind::hangup())?;
+    let folder = folder.insert(Folder::new().map_err(DemoError::Folder)?);
     tokio::select! {
         outcome = serve(options, folder) => outcome,
         _ = terminate.recv() => Ok(()),

@@ -34,9 +34,10 @@ const PAGES: [Page; 9] = [
     page!("/style.css", "style.css", "text/css; charset=utf-8"),
     page!("/lamp.svg", "lamp.svg", "image/svg+xml"),
     page!("/main.js", "main.js", "text/javascript; charset=utf-8"),
+    // The file that pages of other people load, too.
     page!(
         "/hapax-client.js",
-        "hapax-client.js",
+        "../../../../clients/typescript/dist/hapax-client.js",
         "text/javascript; charset=utf-8"
     ),
     page!("/demo.js", "demo.js", "text/javascript; charset=utf-8"),

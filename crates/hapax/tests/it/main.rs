@@ -26,6 +26,7 @@ mod browsing;
 mod carriers;
 mod crash_load;
 mod damage;
+mod demo;
 mod hang_up;
 mod isolation;
 mod kill;

@@ -28,7 +28,7 @@ const tills = { bare, hapax: withHapax };
 const drawer = new Drawer();
 
 const shop = {
-  press() {
+  async press() {
     const pressed = Object.values(tills).filter((till) => !till.isDone);
     if (pressed.length === 0) {
       byId('pressed').textContent = 'Both tills have confirmed. “Buy another” is a new purchase, with a new key.';
@@ -36,7 +36,7 @@ const shop = {
     }
     const { click = 0, presses = 0 } = memory.read();
     memory.write({ click: click + 1, presses: presses + 1 });
-    for (const till of pressed) void till.press();
+    await Promise.all(pressed.map((till) => till.press()));
   },
   another() {
     const { intent = 1 } = memory.read();

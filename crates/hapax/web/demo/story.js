@@ -10,43 +10,46 @@ import { byId, h, isStill, memory } from './demo.js';
 const STORM = { loss_percent: 100, delay_ms: 300, duplicate_percent: 0 };
 const CALM = { loss_percent: 0, delay_ms: 300, duplicate_percent: 0 };
 
-/** What happens, for how long it stands, and what it shows. `shop` is the page's own set of actions. */
+/**
+ * What happens, and how long it is left to be read. `shop` is the page's own set of actions. A step is over when what it
+ * began has ended: hapax is killed between orders, not amid one.
+ */
 const STEPS = [
   {
     title: 'The shopper confirms',
     text: 'Both shops make the order. The network loses both answers.',
-    ms: 5_500,
+    ms: 4_000,
     do: async (shop) => {
       await shop.startOver();
       await shop.weather(STORM);
-      shop.press();
+      await shop.press();
     },
   },
   {
     title: 'No answer: press again',
     text: 'Without hapax that is a second order. With hapax it is the same key, so the same order.',
-    ms: 5_000,
-    do: async (shop) => shop.press(),
+    ms: 3_500,
+    do: (shop) => shop.press(),
   },
   {
     title: 'hapax dies: kill -9',
     text: 'The shopper presses a third time. Nothing gets past the dead hapax.',
-    ms: 5_000,
+    ms: 3_500,
     do: async (shop) => {
       await demo.kill('hapax');
-      shop.press();
+      await shop.press();
     },
   },
   {
     title: 'hapax comes back',
-    text: 'It was on the disk before the shop was called: key, order and answer are still known.',
-    ms: 4_000,
-    do: async () => demo.start('hapax'),
+    text: 'Its records are on the disk: it still knows the key, and the answer that got lost.',
+    ms: 3_000,
+    do: () => demo.start('hapax'),
   },
   {
     title: 'The page is reloaded',
     text: 'The network recovers. One till kept its key, and has its answer now. The other has forgotten.',
-    ms: 4_500,
+    ms: 4_000,
     do: async (shop) => {
       await shop.weather(CALM);
       shop.reload();
@@ -54,15 +57,15 @@ const STEPS = [
   },
   {
     title: 'A last press',
-    text: 'The lamp that was wanted once has been paid for, once or four times.',
-    ms: 4_000,
-    do: async (shop) => shop.press(),
+    text: 'One lamp was wanted. One was paid for with hapax; four without.',
+    ms: 0,
+    do: (shop) => shop.press(),
   },
 ];
 
 export class Story {
   #timer;
-  #isBusy = false;
+  #turn = Promise.resolve();
 
   /** @param {Record<string, Function>} shop what a step can do */
   constructor(shop) {
@@ -113,12 +116,17 @@ export class Story {
     this.pause();
   }
 
-  /** Does the next step; after the last one, the first. */
-  async next() {
-    if (this.#isBusy) return;
-    this.#isBusy = true;
+  /** Does the next step, when the one before is over; after the last one, the first. */
+  next() {
+    this.#turn = this.#turn.then(() => this.#step());
+    return this.#turn;
+  }
+
+  async #step() {
+    clearTimeout(this.#timer);
     const step = (this.#kept.step + 1) % STEPS.length;
     this.#keep({ step });
+    byId('steps').setAttribute('aria-busy', 'true');
     try {
       await STEPS[step].do(this.shop);
       if (step === STEPS.length - 1) this.#keep({ isPlaying: false });
@@ -126,9 +134,8 @@ export class Story {
     } catch (error) {
       this.pause();
       this.shop.trouble(error);
-    } finally {
-      this.#isBusy = false;
     }
+    byId('steps').removeAttribute('aria-busy');
   }
 
   #later() {

@@ -175,11 +175,11 @@ export class Till {
     }
     switch (entry.outcome) {
       case 'lost':
-        this.#fly('answer', source, 'wire', true);
+        void this.#execute(entry).then(() => this.#fly('answer', source, 'wire', true));
         this.#tell(`${entry.status} from ${who}: lost on the wire.`);
         break;
       case 'delivered':
-        this.#fly('answer', source, 'page');
+        void this.#execute(entry).then(() => this.#fly('answer', source, 'page'));
         this.#tell(`${entry.status} from ${who}: it arrived${isReplay ? ', a replay of the first' : ''}.`);
         break;
       case 'unreachable':
@@ -188,6 +188,12 @@ export class Till {
       default:
         this.#tell(`The connection broke: ${this.name === 'hapax' ? 'hapax' : 'the shop'} died before it answered.`);
     }
+  }
+
+  /** What hapax let through to its shop is seen to arrive there, before its answer leaves. */
+  async #execute(entry) {
+    const isExecuted = entry.fields.some(([name, value]) => name === 'idempotency-status' && value === 'executed');
+    if (isExecuted) await this.#fly('request', 'hapax', 'shop');
   }
 
   /** Shows the shop's books and whose process is away. */
@@ -264,7 +270,7 @@ export class Till {
 
   /** Lets a message travel from one station to another; a lost one dies on the way. */
   #fly(kind, from, to, dies = false) {
-    if (isStill() || document.hidden) return;
+    if (isStill() || document.hidden) return Promise.resolve();
     const track = this.track.getBoundingClientRect();
     const middle = (name) => {
       const box = (this.stations[name] ?? this.stations.shop).getBoundingClientRect();
@@ -276,7 +282,7 @@ export class Till {
     const [begin, end] = [middle(from), middle(to)];
     const duration = 250 + Math.abs(end - begin) * 1.6;
     const flight = packet.animate([at(begin), at(end)], { duration, easing: 'ease-in-out', fill: 'forwards' });
-    flight.finished
+    return flight.finished
       .then(() => {
         if (!dies) return null;
         packet.classList.add('dead');
