@@ -68,9 +68,27 @@ pub enum IntentError {
     /// Nothing ran. The intent stays, and may be changed.
     #[error("nothing ran: {0}")]
     NothingRan(#[source] BoxError),
+    /// It ran, and the [`Recorder`] could not keep the answer. The intent stays; sent again, it gets the same answer.
+    #[error("the answer could not be recorded: {source}")]
+    NotRecorded {
+        /// The final answer.
+        answer: Box<Response<Bytes>>,
+        /// What the recorder said.
+        source: BoxError,
+    },
     /// The outbox failed.
     #[error(transparent)]
     Outbox(#[from] OutboxError),
+}
+
+/// Keeps final answers **before** their keys are forgotten: a process that dies in between is told the same answer again at its
+/// next start, instead of not knowing that its order was placed.
+pub trait Recorder: Send + Sync {
+    /// Keeps the answer to the intent of this name; may be called again with the same. Runs on a thread that may wait for a disk.
+    ///
+    /// # Errors
+    /// It could not be kept: the intent stays.
+    fn record(&self, name: &str, answer: &Response<Bytes>) -> Result<(), BoxError>;
 }
 
 /// What became of an entry that was resolved.
@@ -101,6 +119,13 @@ impl Unresolved {
         self
     }
 
+    /// Who keeps final answers before their keys are forgotten.
+    #[must_use]
+    pub fn with_recorder(mut self, recorder: Arc<dyn Recorder>) -> Self {
+        self.outbox.recorder = Some(recorder);
+        self
+    }
+
     /// Where clock and dice come from.
     #[must_use]
     pub fn with_timing(mut self, timing: Timing) -> Self {
@@ -124,12 +149,21 @@ impl Unresolved {
 }
 
 /// Intents that are kept until they are settled. One process at a time has a folder open.
-#[derive(Debug)]
 pub struct Outbox {
     folder: Arc<Folder>,
+    recorder: Option<Arc<dyn Recorder>>,
     ttl: Duration,
     timing: Timing,
     under_way: Mutex<HashSet<String>>,
+}
+
+impl std::fmt::Debug for Outbox {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Outbox")
+            .field("folder", &self.folder)
+            .field("ttl", &self.ttl)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Outbox {
@@ -142,6 +176,7 @@ impl Outbox {
         Ok(Unresolved {
             outbox: Self {
                 folder: Arc::new(folder),
+                recorder: None,
                 ttl: TTL,
                 timing: Timing::default(),
                 under_way: Mutex::default(),
@@ -259,6 +294,7 @@ impl Outbox {
         }
         match sender.send(request).await {
             Sent::Final(answer) => {
+                self.record(&entry.name, &answer).await?;
                 let name = entry.name.clone();
                 // An entry that cannot be removed is sent again at the next start, and gets the same answer.
                 self.on_disk(move |folder| folder.remove(&name)).await?;
@@ -274,6 +310,19 @@ impl Outbox {
                 Err(IntentError::NothingRan(error))
             }
         }
+    }
+
+    async fn record(&self, name: &str, answer: &Response<Bytes>) -> Result<(), IntentError> {
+        let Some(recorder) = self.recorder.clone() else {
+            return Ok(());
+        };
+        let (owned, copy) = (name.to_owned(), answer.clone());
+        self.on_disk(move |_| Ok(recorder.record(&owned, &copy)))
+            .await?
+            .map_err(|source| IntentError::NotRecorded {
+                answer: Box::new(answer.clone()),
+                source,
+            })
     }
 
     async fn note(&self, entry: &Entry, may_have_run: bool) -> Result<(), OutboxError> {

@@ -2,12 +2,12 @@
 
 use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
-use hapax_client::outbox::{IntentError, Outbox, OutboxError, Sender, Sent};
-use hapax_client::{OutcomeUnknown, Timing, Why};
+use hapax_client::outbox::{IntentError, Outbox, OutboxError, Recorder, Sender, Sent};
+use hapax_client::{BoxError, OutcomeUnknown, Timing, Why};
 use http::{Request, Response, StatusCode};
 
 use crate::reqwest::{quick, safe};
@@ -309,4 +309,37 @@ async fn over_reqwest_an_order_survives_a_restart() {
     assert_eq!(server.asked().len(), 5);
     server.key();
     assert!(server.asked()[0].head.starts_with("POST /create-order"));
+}
+
+#[tokio::test]
+async fn an_answer_is_recorded_before_its_key_is_forgotten() {
+    /// Fails the first time, and looks whether the intent is still kept.
+    struct Book(Mutex<Vec<String>>, PathBuf);
+    impl Recorder for Book {
+        fn record(&self, name: &str, _: &Response<Bytes>) -> Result<(), BoxError> {
+            assert_eq!(files(&self.1).len(), 1);
+            let mut names = self.0.lock().unwrap();
+            names.push(name.to_owned());
+            if names.len() == 1 {
+                Err("the disk is full".into())
+            } else {
+                Ok(())
+            }
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let book = Arc::new(Book(Mutex::default(), folder.path().to_owned()));
+    let script = Script::new(&[Say::Final, Say::Final]);
+    let (outbox, _) = Outbox::open(folder.path())
+        .unwrap()
+        .with_recorder(Arc::clone(&book) as Arc<dyn Recorder>)
+        .resolve(&script)
+        .await;
+    let error = outbox.send("cart", order("a"), &script).await.unwrap_err();
+    assert!(matches!(error, IntentError::NotRecorded { .. }), "{error}");
+    assert_eq!(outbox.pending(), ["cart"]);
+    assert!(outbox.resume("cart", &script).await.unwrap().is_some());
+    assert_eq!(*book.0.lock().unwrap(), ["cart", "cart"]);
+    assert_eq!(script.keys()[0], script.keys()[1]);
+    assert!(files(folder.path()).is_empty());
 }

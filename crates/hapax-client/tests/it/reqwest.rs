@@ -25,9 +25,11 @@ pub(crate) fn quick() -> Config {
     config
 }
 
+type Note = (u32, Result<u16, Failure>, Decision);
+
 /// Keeps what it is told.
 #[derive(Default)]
-struct Notes(Mutex<Vec<(u32, Result<u16, Failure>, Decision)>>);
+struct Notes(Mutex<Vec<Note>>);
 
 impl Observer for Notes {
     fn attempt(&self, seen: &Seen<'_>) {
