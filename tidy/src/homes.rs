@@ -27,8 +27,12 @@ pub const STATUS_EXCEPTIONS: [(&str, &str); 3] = [
 /// The one file that names metrics.
 const METRICS_HOME: &str = "crates/hapax/src/telemetry.rs";
 
-/// The one file that reads the machine's clocks.
-const CLOCK_HOME: &str = "crates/hapax-store/src/clock.rs";
+/// The files that read the machine's clocks: one for what is judged by the store's clock, one for what a client
+/// takes from its own machine.
+const CLOCK_HOMES: [&str; 2] = [
+    "crates/hapax-store/src/clock.rs",
+    "crates/hapax-client/src/timing.rs",
+];
 
 /// Where the decision is made, and the only one who asks for it.
 const DECISION_HOMES: [&str; 3] = [
@@ -132,7 +136,7 @@ pub fn decisions(source: &Source) -> Vec<String> {
 /// The machine's clocks read elsewhere than in `clock.rs`. tokio's instant measures work and
 /// follows paused time; it is none of them.
 pub fn clocks(source: &Source) -> Vec<String> {
-    if source.path == CLOCK_HOME {
+    if is_home(source, &CLOCK_HOMES) {
         return Vec::new();
     }
     let wall =
@@ -147,7 +151,7 @@ pub fn clocks(source: &Source) -> Vec<String> {
             finding(
                 source,
                 at,
-                "a clock is read here: that is for hapax-store's clock.rs",
+                "a clock is read here: that is for hapax-store's clock.rs or hapax-client's timing.rs",
             )
         })
         .collect()
@@ -267,7 +271,7 @@ mod tests {
             "use tokio::time::Instant; fn f() { Instant::now() }",
             "use std::time::Instant; fn f() { tokio::time::Instant::now() }",
         ];
-        check(clocks, OTHER, CLOCK_HOME, &bad, &good);
+        check(clocks, OTHER, CLOCK_HOMES[0], &bad, &good);
     }
 
     #[test]

@@ -11,7 +11,7 @@ struct Rule {
     outside: Option<&'static [&'static str]>,
 }
 
-const RULES: [Rule; 7] = [
+const RULES: [Rule; 8] = [
     // No I/O, no clock, no randomness, no async runtime, no tracing.
     Rule {
         name: "hapax-core",
@@ -51,6 +51,31 @@ const RULES: [Rule; 7] = [
             "tokio",
             "tower-layer",
             "tower-service",
+        ]),
+    },
+    // Usable in anybody's program: one HTTP client, and that behind a feature.
+    Rule {
+        name: "hapax-client",
+        ours: &["hapax-core"],
+        outside: Some(&[
+            "async-trait",
+            "base64",
+            "blake3",
+            "bytes",
+            "getrandom",
+            "http",
+            "http-body",
+            "http-body-util",
+            "httpdate",
+            "reqwest",
+            "reqwest-middleware",
+            "serde",
+            "serde_json",
+            "thiserror",
+            "tokio",
+            "tower-layer",
+            "tower-service",
+            "tracing",
         ]),
     },
     // Used inside an application's own server, on its own pool.

@@ -177,6 +177,23 @@ def test_an_intent_over_requests_survives_a_lost_answer(lossy: str, store: Inten
     assert [len(bodies) for bodies in Lossy.seen.values()] == [3]
 
 
+def test_an_answer_is_recorded_before_its_key_is_forgotten(store: IntentStore) -> None:
+    script = Script(MADE)
+    recorded: list[Any] = []
+
+    def record(response: httpx.Response) -> None:
+        recorded.append(response.json())
+        if len(recorded) == 1:
+            raise OSError("the disk is full")
+
+    purchase: Intent[httpx.Response] = Intent("cart-15", script.client(), store, record=record)
+    with pytest.raises(OSError):
+        purchase.send("POST", URL, json={})
+    assert purchase.key is not None
+    assert purchase.send("POST", URL, json={}).json() == {"order": 1}
+    assert recorded == [{"order": 1}] * 2 and len(script.keys) == 1
+
+
 def test_a_damaged_file_is_an_error_and_never_an_absent_intent(tmp_path: Path) -> None:
     store = FileStore(tmp_path)
     store.put("cart-14", {"key": "k"})

@@ -22,6 +22,12 @@ export type IntentOptions = {
      * a random UUID
      */
     newKey?: () => string;
+    /**
+     * awaited with a final answer before the key is
+     * forgotten: keep here what you must not lose. If it rejects, or the page or process dies, the intent stays pending, and the
+     * next send gets the same answer
+     */
+    record?: (response: Response, name: string) => void | Promise<void>;
 };
 export type Kept = {
     version: 1;
@@ -58,6 +64,9 @@ export type State = 'vacant' | 'pending' | 'settled';
  * @property {number} [rememberMs] how long a final answer also serves later calls of `send` with the same name, in milliseconds; 0:
  *   only calls that began before the answer was there
  * @property {() => string} [newKey] a random UUID
+ * @property {(response: Response, name: string) => void | Promise<void>} [record] awaited with a final answer before the key is
+ *   forgotten: keep here what you must not lose. If it rejects, or the page or process dies, the intent stays pending, and the
+ *   next send gets the same answer
  */
 /**
  * What is kept of an intent, as JSON.

@@ -22,6 +22,10 @@ export type OutboxOptions = {
      */
     onAnswer?: (entry: string, response: Response) => void;
     /**
+     * as of an intent, with the entry's name
+     */
+    record?: (response: Response, entry: string) => void | Promise<void>;
+    /**
      * nobody can know yet; the entry stays
      */
     onUnknown?: (entry: string, error: OutcomeUnknown) => void;
@@ -33,6 +37,7 @@ export type OutboxOptions = {
  * @property {number} [retryMs] how long after a failed round the next begins, in milliseconds, give or take a half; 30,000
  * @property {(entry: string, response: Response) => void} [onAnswer] a final answer came and the entry is gone. Also for answers that
  *   say that nothing ran (401, 429 and the like); then it stays
+ * @property {(response: Response, entry: string) => void | Promise<void>} [record] as of an intent, with the entry's name
  * @property {(entry: string, error: OutcomeUnknown) => void} [onUnknown] nobody can know yet; the entry stays
  */
 /**
@@ -61,6 +66,7 @@ export declare class Outbox {
         ttl?: number;
         retryMs?: number;
         onAnswer?: (entry: string, response: Response) => void;
+        record?: (response: Response, entry: string) => void | Promise<void>;
         onUnknown?: (entry: string, error: OutcomeUnknown) => void;
         storage: import("./storage.js").IntentStorage;
     };

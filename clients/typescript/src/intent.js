@@ -15,6 +15,9 @@ import { alone, memory } from './storage.js';
  * @property {number} [rememberMs] how long a final answer also serves later calls of `send` with the same name, in milliseconds; 0:
  *   only calls that began before the answer was there
  * @property {() => string} [newKey] a random UUID
+ * @property {(response: Response, name: string) => void | Promise<void>} [record] awaited with a final answer before the key is
+ *   forgotten: keep here what you must not lose. If it rejects, or the page or process dies, the intent stays pending, and the
+ *   next send gets the same answer
  */
 
 /**
@@ -253,8 +256,10 @@ export class Intent {
     if (!kept.maybe) await this.#write({ ...kept, maybe: true });
     try {
       const ended = await send(request, signal ? { ...this.options, signal } : this.options);
-      if (ended.isFinal) await this.#settle(kept, ended.response);
-      else await this.#write({ ...kept, maybe: false });
+      if (ended.isFinal) {
+        await this.options.record?.(ended.response.clone(), this.name);
+        await this.#settle(kept, ended.response);
+      } else await this.#write({ ...kept, maybe: false });
       return handOver(ended);
     } catch (error) {
       if (error instanceof OutcomeUnknown) error.resume = resume;

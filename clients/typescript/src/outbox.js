@@ -14,6 +14,7 @@ import { indexedDb } from './storage.js';
  * @property {number} [retryMs] how long after a failed round the next begins, in milliseconds, give or take a half; 30,000
  * @property {(entry: string, response: Response) => void} [onAnswer] a final answer came and the entry is gone. Also for answers that
  *   say that nothing ran (401, 429 and the like); then it stays
+ * @property {(response: Response, entry: string) => void | Promise<void>} [record] as of an intent, with the entry's name
  * @property {(entry: string, error: OutcomeUnknown) => void} [onUnknown] nobody can know yet; the entry stays
  */
 
@@ -122,6 +123,7 @@ export class Outbox {
 
   /** @param {string} entry */
   #intent(entry) {
-    return intent(`${this.name}/${entry}`, this.options);
+    const { record } = this.options;
+    return intent(`${this.name}/${entry}`, { ...this.options, record: record && ((response) => record(response, entry)) });
   }
 }

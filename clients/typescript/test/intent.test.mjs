@@ -204,6 +204,23 @@ test('credentials that cannot be had after an attempt that may have run leave it
   assert.equal(await cart.state(), 'pending');
 });
 
+test('an answer is recorded before its key is forgotten, and what was not recorded stays pending', async () => {
+  const server = script(made());
+  let broken = true;
+  const recorded = [];
+  const record = async (response, name) => {
+    if (broken) throw new Error('the disk is full');
+    recorded.push([name, await response.json()]);
+  };
+  const cart = intent('cart-18', options(server, { record }));
+  await assert.rejects(cart.send(URL_, order()), /the disk is full/);
+  assert.equal(await cart.state(), 'pending');
+  broken = false;
+  assert.deepEqual(await (await cart.send(URL_, order())).json(), { order: 1 });
+  assert.deepEqual(recorded, [['cart-18', { order: 1 }]]);
+  assert.equal(server.asked[0].key, server.asked[1].key);
+});
+
 test('safeFetch gives a POST one key over its retries, and sends what has a key of the caller with that', async () => {
   const server = script(reset(), made());
   const fetch = safeFetch(options(server));

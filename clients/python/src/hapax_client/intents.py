@@ -101,7 +101,9 @@ class Intent(_Intent, Generic[Response]):
     """The intent of this name, sent by an ``httpx.Client`` or a ``requests.Session``; best one with a
     :class:`SafeTransport` or :class:`SafeAdapter`, which retry. One name is one thing wanted: ``purchase:cart-42``.
 
-    ``ttl``: seconds that its key is good, not longer than the server keeps its records.
+    ``ttl``: seconds that its key is good, not longer than the server keeps its records. ``record`` is called with a final
+    answer before the key is forgotten: keep there what must not be lost. If it raises, or the process dies, the intent stays
+    pending, and the next send gets the same answer.
     """
 
     def __init__(
@@ -112,12 +114,14 @@ class Intent(_Intent, Generic[Response]):
         *,
         ttl: float = _DAY,
         header: str = "Idempotency-Key",
+        record: Callable[[Response], None] | None = None,
         new_key: Callable[[], str] = lambda: str(uuid.uuid4()),
         now: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(name, store, ttl, new_key, now)
         self._client: Any = client
         self._header = header
+        self._record = record
 
     def send(self, method: str, url: str, **options: Any) -> Response:
         """Sends it once. Options as of the client: ``json``, ``content`` or ``data``, ``headers``, …
@@ -149,7 +153,10 @@ class Intent(_Intent, Generic[Response]):
     def _run(self, kept: Kept) -> Response:
         with _kept_safe(self, kept):
             response: Any = _send(self._client, kept, self._header)
-        self._settle(kept, _is_final(response, kept))
+        is_final = _is_final(response, kept)
+        if is_final and self._record is not None:
+            self._record(response)
+        self._settle(kept, is_final)
         return response  # type: ignore[no-any-return]
 
 
@@ -164,12 +171,14 @@ class AsyncIntent(_Intent):
         *,
         ttl: float = _DAY,
         header: str = "Idempotency-Key",
+        record: Callable[[httpx.Response], None] | None = None,
         new_key: Callable[[], str] = lambda: str(uuid.uuid4()),
         now: Callable[[], float] = time.time,
     ) -> None:
         super().__init__(name, store, ttl, new_key, now)
         self._client = client
         self._header = header
+        self._record = record
 
     async def send(self, method: str, url: str, **options: Any) -> httpx.Response:
         """See :meth:`Intent.send`."""
@@ -221,7 +230,10 @@ class AsyncIntent(_Intent):
         request: httpx.Request = _build(self._client, kept, self._header)
         with _kept_safe(self, kept):
             response = await self._client.send(request)
-        await run_sync(self._settle, kept, _is_final(response, kept))
+        is_final = _is_final(response, kept)
+        if is_final and self._record is not None:
+            await run_sync(self._record, response)
+        await run_sync(self._settle, kept, is_final)
         return response
 
 
