@@ -5,9 +5,15 @@ mod admin;
 mod audit;
 mod cli;
 mod config;
+mod doctor;
 mod gateway;
+mod keys;
+mod manual;
+mod paint;
+mod remote;
 mod serve;
 mod status;
+mod tail;
 mod telemetry;
 mod upstream;
 

@@ -126,10 +126,7 @@ async fn serve(
     let gateway_settings = gateway_settings(&loaded.settings)?;
     let drain_timeout = gateway_settings.drain_timeout;
     let options = layer_options(&loaded.settings);
-    let access = Arc::new(ArcSwap::from_pointee(access(&loaded.settings.admin)?));
-    let clock: Arc<SystemClock> = Arc::default();
-    let audit = audit_log(&loaded.settings, &clock)?;
-    let activity = Arc::new(Activity::new(clock));
+    let operators = Operators::new(&loaded.settings)?;
     let gateway_listener = listen(loaded.settings.server.listen).await?;
     let admin_listener = listen(loaded.settings.admin.listen).await?;
     let scheme = if gateway_settings.tls.is_some() {
@@ -140,11 +137,11 @@ async fn serve(
     let gateway_url = url_of(scheme, &gateway_listener)?;
     let admin_url = url_of("http", &admin_listener)?;
 
-    let reloader = Reloader::new(loaded, log, &metrics, &access);
+    let reloader = Reloader::new(loaded, log, &metrics, &operators.access);
     let (reloads, reloads_asked) = mpsc::channel(1);
     let live = Arc::clone(&reloader.live);
     let routing = LiveRouting(Arc::clone(&live));
-    let observer = Arc::new(Both(Arc::clone(&metrics), Arc::clone(&activity)));
+    let observer = Arc::new(Both(Arc::clone(&metrics), Arc::clone(&operators.activity)));
     let layer = HapaxLayer::new(store, routing, observer, options);
     let forward = Forward {
         upstream,
@@ -160,9 +157,9 @@ async fn serve(
         layer: layer.clone(),
         live,
         metrics,
-        activity,
-        audit,
-        access,
+        activity: operators.activity,
+        audit: operators.audit,
+        access: operators.access,
         reloads,
         event_readers: admin::event_readers(),
         is_draining: AtomicBool::new(false),
@@ -170,14 +167,7 @@ async fn serve(
         gateway: gateway_url.clone(),
         last_reload_error: ArcSwapOption::empty(),
     });
-    let admin = Task::start(|stopped| {
-        let service = TowerToHyperService::new(admin::router(Arc::clone(&watched)));
-        let settings = ListenerSettings {
-            drain_timeout: DRAIN_LOOK,
-            ..ListenerSettings::default()
-        };
-        listener::serve(admin_listener, settings, service, stopped)
-    });
+    let admin = serve_operators(admin_listener, &watched);
     let serving = Task::start(|stopped| {
         listener::serve(gateway_listener, gateway_settings, gateway, stopped)
     });
@@ -201,6 +191,33 @@ async fn serve(
     admin.stop().await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// What operators see and leave behind, besides records.
+struct Operators {
+    access: Arc<ArcSwap<Access>>,
+    audit: AuditLog,
+    activity: Arc<Activity>,
+}
+
+impl Operators {
+    fn new(settings: &Settings) -> Result<Self, ServeError> {
+        let clock: Arc<SystemClock> = Arc::default();
+        Ok(Self {
+            access: Arc::new(ArcSwap::from_pointee(access(&settings.admin)?)),
+            audit: audit_log(settings, &clock)?,
+            activity: Arc::new(Activity::new(clock)),
+        })
+    }
+}
+
+fn serve_operators(listener: TcpListener, watched: &Arc<Watched>) -> Task {
+    let service = TowerToHyperService::new(admin::router(Arc::clone(watched)));
+    let settings = ListenerSettings {
+        drain_timeout: DRAIN_LOOK,
+        ..ListenerSettings::default()
+    };
+    Task::start(|stopped| listener::serve(listener, settings, service, stopped))
 }
 
 /// Who is let in at the operators' listener.

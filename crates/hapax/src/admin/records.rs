@@ -153,7 +153,7 @@ pub(super) async fn lookup(
         .map_err(|error| malformed(format!("`key` is no key: {error}.")))?;
     let (parts, headers) = scope_values(&lookup.scope)?;
     let mut records = Vec::new();
-    for scope in candidate_scopes(&watched, parts) {
+    for scope in candidate_scopes(&watched, &parts) {
         let id = watched.layer.record_of(&scope, &headers, &key);
         let (held, now) = watched.layer.store().read(&id).await?;
         records.extend(held.and_then(|held| RecordSummary::of(&id, &held, now)));
@@ -187,12 +187,12 @@ fn scope_values(named: &[LookupPart]) -> Result<(Vec<ScopePart>, HeaderMap), Pro
 
 /// The scopes that a request with these parts can have had: those of routes that have all of
 /// them, and the parts as they stand, for a route that is gone.
-fn candidate_scopes(watched: &Watched, named: Vec<ScopePart>) -> Vec<Vec<ScopePart>> {
+fn candidate_scopes(watched: &Watched, named: &[ScopePart]) -> Vec<Vec<ScopePart>> {
     let live = watched.live.load();
     let mut scopes: Vec<Vec<ScopePart>> = Vec::new();
     let of_routes = live.routes().iter().map(|route| route.policy.scope.clone());
     let fitting = of_routes.filter(|scope| named.iter().all(|part| scope.contains(part)));
-    for scope in fitting.chain([named.clone()]) {
+    for scope in fitting.chain([named.to_vec()]) {
         if !scopes.contains(&scope) {
             scopes.push(scope);
         }
