@@ -128,21 +128,18 @@ async fn serve(
     let gateway_settings = gateway_settings(&loaded.settings)?;
     let drain_timeout = gateway_settings.drain_timeout;
     let options = layer_options(&loaded.settings);
-    let access = Arc::new(ArcSwap::from_pointee(access(&loaded.settings.admin)?));
-    let clock: Arc<SystemClock> = Arc::default();
-    let audit = audit_log(&loaded.settings, &clock)?;
-    let activity = Arc::new(Activity::new(clock));
+    let operators = Operators::new(&loaded.settings)?;
     let gateway_listener = listen(loaded.settings.server.listen).await?;
     let admin_listener = listen(loaded.settings.admin.listen).await?;
     let is_tls = gateway_settings.tls.is_some();
     let gateway_url = url_of(if is_tls { "https" } else { "http" }, &gateway_listener)?;
     let admin_url = url_of("http", &admin_listener)?;
 
-    let reloader = Reloader::new(loaded, log, &metrics, &access);
+    let reloader = Reloader::new(loaded, log, &metrics, &operators.access);
     let (reloads, reloads_asked) = mpsc::channel(1);
     let live = Arc::clone(&reloader.live);
     let routing = LiveRouting(Arc::clone(&live));
-    let observer = Both(Arc::clone(&metrics), Arc::clone(&activity));
+    let observer = Both(Arc::clone(&metrics), Arc::clone(&operators.activity));
     let collector = live.load().settings.telemetry.otlp_endpoint.clone();
     let (observer, sending) = observer_of(collector.as_ref(), Arc::new(observer), &metrics)?;
     let layer = HapaxLayer::new(store, routing, observer, options);
@@ -161,9 +158,9 @@ async fn serve(
         layer: layer.clone(),
         live,
         metrics,
-        activity,
-        audit,
-        access,
+        activity: operators.activity,
+        audit: operators.audit,
+        access: operators.access,
         reloads,
         event_readers: admin::event_readers(),
         is_draining: AtomicBool::new(false),
@@ -204,6 +201,24 @@ async fn drain(serving: Task, layer: &HapaxLayer<AnyStore>, timeout: Duration) {
         tracing::warn!(cut, "connections were cut: they outlasted the drain");
     }
     drain_attempts(layer, timeout.saturating_sub(began.elapsed())).await;
+}
+
+/// What operators see and leave behind, besides records.
+struct Operators {
+    access: Arc<ArcSwap<Access>>,
+    audit: AuditLog,
+    activity: Arc<Activity>,
+}
+
+impl Operators {
+    fn new(settings: &Settings) -> Result<Self, ServeError> {
+        let clock: Arc<SystemClock> = Arc::default();
+        Ok(Self {
+            access: Arc::new(ArcSwap::from_pointee(access(&settings.admin)?)),
+            audit: audit_log(settings, &clock)?,
+            activity: Arc::new(Activity::new(clock)),
+        })
+    }
 }
 
 /// Starts answering at the operators' listener.

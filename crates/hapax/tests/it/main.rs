@@ -24,6 +24,7 @@ mod answers;
 mod at_once;
 mod browsing;
 mod carriers;
+mod commands;
 mod crash_load;
 mod damage;
 mod demo;
