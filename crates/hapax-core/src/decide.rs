@@ -1,7 +1,7 @@
 //! THE decision: what a record means for an attempt (section C of the protocol).
 
 use crate::fingerprint::Fingerprint;
-use crate::policy::{OnUnknown, Policy};
+use crate::policy::{Mode, OnUnknown, Policy};
 use crate::record::{Held, State};
 use crate::time::Timestamp;
 
@@ -27,6 +27,8 @@ pub enum Decision {
     RefuseUnknown,
     /// Unknown, and the route declares its upstream idempotent: claim anew and send again.
     Resend,
+    /// Unknown, and the route says how to ask the upstream whether it happened.
+    Probe,
     /// The key belongs to another request: 422.
     Mismatch,
     /// The key was used before and its answer is gone: 422.
@@ -58,8 +60,9 @@ pub fn decide(
         State::Outstanding { .. } => Decision::InProgress,
         State::Unknown { response, .. } => match policy.on_unknown {
             OnUnknown::Resend => Decision::Resend,
-            OnUnknown::Refuse if response.is_some() => Decision::ReplayUnknown,
-            OnUnknown::Refuse => Decision::RefuseUnknown,
+            OnUnknown::Probe(_) if policy.mode == Mode::Enforce => Decision::Probe,
+            _ if response.is_some() => Decision::ReplayUnknown,
+            OnUnknown::Refuse | OnUnknown::Probe(_) => Decision::RefuseUnknown,
         },
     }
 }
@@ -73,6 +76,7 @@ mod tests {
 
     use super::Decision::*;
     use super::*;
+    use crate::probe::Template;
     use crate::record::{
         ClaimId, Content, MIN_UNKNOWN_RETENTION, Record, StoredResponse, UnknownReason,
     };
@@ -119,6 +123,7 @@ mod tests {
                 attempt: 1,
                 route: "".into(),
                 trace: None,
+                asked_by: None,
                 retention: RETENTION,
                 tombstone,
                 state: state.clone(),
@@ -127,14 +132,23 @@ mod tests {
             written_at: WRITTEN_AT,
         };
         let [refuse, resend, other] = expected;
+        // A route that probes does what one that refuses does, but asks about the unknown.
+        let probing = match refuse {
+            ReplayUnknown | RefuseUnknown => Probe,
+            other => other,
+        };
+        let template =
+            || OnUnknown::Probe(Template::parse("GET /{key}").expect("a template").into());
         for (on_unknown, by, expected) in [
             (OnUnknown::Refuse, 1, refuse),
             (OnUnknown::Resend, 1, resend),
+            (template(), 1, probing),
             (OnUnknown::Refuse, 2, other),
             (OnUnknown::Resend, 2, other),
+            (template(), 2, other),
         ] {
             let policy = Policy {
-                on_unknown,
+                on_unknown: on_unknown.clone(),
                 // A route's present settings do not reach back to a record that is there.
                 lease: TICK,
                 retention: TICK,

@@ -10,6 +10,7 @@
 //! without the store's secret are [`StoreError::Damaged`], never an answer and never "absent".
 
 use std::borrow::Cow;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
@@ -18,13 +19,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordKey;
+use crate::probe::Values;
 use crate::record::{ClaimId, Content, Record, State, StoredResponse, UnknownReason};
 use crate::scope::ScopeId;
 use crate::secret::{HashKeys, truncated, update_framed};
 use crate::store::StoreError;
 
 const MAGIC: &[u8; 3] = b"hpx";
+/// What every record is but those of version 2.
 const VERSION: u8 = 1;
+/// As version 1, with what a probe needs behind the meta part's fields. A program that does not know it refuses the record
+/// as written by another version, rather than forget those values when it writes the record again.
+const VERSION_WITH_PROBE: u8 = 2;
 const TAG_LEN: usize = 16;
 /// Magic, version, claim id, length of the meta part.
 const HEAD_LEN: usize = 3 + 1 + 16 + 4;
@@ -43,6 +49,13 @@ struct MetaV1<'a> {
     tombstone_ms: u64,
     state: StateV1,
     response: Option<ResponseV1<'a>>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ProbeV2<'a> {
+    key: &'a str,
+    #[serde(borrow)]
+    params: Vec<(&'a str, &'a str)>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -84,8 +97,15 @@ pub fn encode(
         reason,
         source: None,
     };
-    let meta = postcard::to_allocvec(&meta_of(record))
-        .map_err(|_| refused("the record does not fit the stored format"))?;
+    let unfit = |_| refused("the record does not fit the stored format");
+    let mut meta = postcard::to_allocvec(&meta_of(record)).map_err(unfit)?;
+    if let Some(values) = &record.asked_by {
+        let probe = ProbeV2 {
+            key: &values.key,
+            params: borrowed(&values.params),
+        };
+        meta = postcard::to_extend(&probe, meta).map_err(unfit)?;
+    }
     let content = match record.state.response().map(|response| &response.content) {
         Some(Content::Stored(content)) => content.clone(),
         Some(Content::Withheld) | None => Bytes::new(),
@@ -94,7 +114,10 @@ pub fn encode(
         u32::try_from(meta.len()).map_err(|_| refused("the record's fields are over 4 GiB"))?;
     let mut out = BytesMut::with_capacity(HEAD_LEN + meta.len() + content.len() + TAG_LEN);
     out.put_slice(MAGIC);
-    out.put_u8(VERSION);
+    out.put_u8(match record.asked_by {
+        None => VERSION,
+        Some(_) => VERSION_WITH_PROBE,
+    });
     out.put_slice(record.claim.as_bytes());
     out.put_u32_le(meta_len);
     out.put_slice(&meta);
@@ -127,7 +150,8 @@ pub fn decode(
     }
     // Before the tag: a newer version may be tagged in another way, and the message should say
     // that the program is too old rather than that the disk is bad.
-    if body.get(3) != Some(&VERSION) {
+    let version = body.get(3).copied();
+    if !matches!(version, Some(VERSION | VERSION_WITH_PROBE)) {
         return Err(damaged("written by another version of hapax"));
     }
     // Compared in constant time, so that nobody can search for a tag byte by byte.
@@ -146,11 +170,36 @@ pub fn decode(
         .ok_or(damaged("cut short"))?;
     let meta_end = HEAD_LEN + u32::from_le_bytes(meta_len) as usize;
     let meta = body.get(HEAD_LEN..meta_end).ok_or(damaged("cut short"))?;
-    let meta: MetaV1<'_> =
-        postcard::from_bytes(meta).map_err(|_| damaged("its fields do not parse"))?;
+    let unread = |_| damaged("its fields do not parse");
+    let (meta, rest) = postcard::take_from_bytes::<MetaV1<'_>>(meta).map_err(unread)?;
+    let (asked_by, rest) = if version == Some(VERSION_WITH_PROBE) {
+        let (probe, rest) = postcard::take_from_bytes::<ProbeV2<'_>>(rest).map_err(unread)?;
+        (Some(Arc::new(values_of(probe))), rest)
+    } else {
+        (None, rest)
+    };
+    if !rest.is_empty() {
+        return Err(damaged("it has more fields than its version"));
+    }
     let content = bytes.slice(meta_end..body_len);
-    record_of(ClaimId::from_bytes(claim), meta, content)
-        .ok_or(damaged("its fields do not fit together"))
+    let record = record_of(ClaimId::from_bytes(claim), meta, content)
+        .ok_or(damaged("its fields do not fit together"))?;
+    Ok(Record { asked_by, ..record })
+}
+
+fn borrowed(pairs: &[(String, String)]) -> Vec<(&str, &str)> {
+    let pairs = pairs.iter();
+    pairs
+        .map(|(name, value)| (name.as_str(), value.as_str()))
+        .collect()
+}
+
+fn values_of(probe: ProbeV2<'_>) -> Values {
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    Values {
+        key: probe.key.to_owned(),
+        params: probe.params.into_iter().map(owned).collect(),
+    }
 }
 
 fn padded(tag: &[u8]) -> [u8; 32] {
@@ -238,6 +287,7 @@ fn record_of(claim: ClaimId, meta: MetaV1<'_>, content: Bytes) -> Option<Record>
         attempt: meta.attempt,
         route: meta.route.into(),
         trace: meta.trace.map(Into::into),
+        asked_by: None,
         retention: Duration::from_millis(meta.retention_ms),
         tombstone: Duration::from_millis(meta.tombstone_ms),
         state,
@@ -287,6 +337,7 @@ mod tests {
             trace: Some("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01".into()),
             retention: Duration::from_secs(86_400),
             tombstone: Duration::from_millis(1),
+            asked_by: None,
             state,
         }
     }
@@ -326,8 +377,7 @@ mod tests {
     #[test]
     fn every_state_reads_back_as_written() {
         let key = RecordKey::from_bytes([1; 16]);
-        for state in states() {
-            let record = record(state);
+        for record in records() {
             let bytes = encode(&keys(), &key, &record, b"beside").expect("it fits");
             assert_eq!(
                 decode(&keys(), &key, &bytes, b"beside").expect("intact"),
@@ -336,11 +386,25 @@ mod tests {
         }
     }
 
+    /// Every state, without and with what a probe needs.
+    fn records() -> Vec<Record> {
+        let values = Values {
+            key: "k-1".to_owned(),
+            params: vec![("id".to_owned(), "7/8".to_owned())],
+        };
+        let plain = states().into_iter().map(record);
+        let with = states().into_iter().map(|state| Record {
+            asked_by: Some(Arc::new(values.clone())),
+            ..record(state)
+        });
+        plain.chain(with).collect()
+    }
+
     #[test]
     fn any_flipped_bit_any_cut_and_any_other_place_is_noticed() {
         let key = RecordKey::from_bytes([1; 16]);
-        for state in states() {
-            let bytes = encode(&keys(), &key, &record(state), b"beside").expect("it fits");
+        for record in records() {
+            let bytes = encode(&keys(), &key, &record, b"beside").expect("it fits");
             for bit in 0..bytes.len() * 8 {
                 let mut flipped = bytes.to_vec();
                 flipped[bit / 8] ^= 1 << (bit % 8);
@@ -378,6 +442,16 @@ mod tests {
         );
     }
 
+    #[test]
+    fn the_stored_format_of_version_2_does_not_change() {
+        let record = records().pop().expect("one");
+        let key = RecordKey::from_bytes([1; 16]);
+        let bytes = encode(&keys(), &key, &record, b"").expect("it fits");
+        let digest = blake3::hash(&bytes);
+        assert_eq!((bytes[3], &digest.to_hex()[..16]), (2, FORMAT_V2));
+    }
+
+    const FORMAT_V2: &str = "53bdf4fccff1503a";
     const FORMAT_V1: &str = "445e42bb057749b5";
 
     #[test]
@@ -389,7 +463,7 @@ mod tests {
         let mut bytes = encode(&keys(), &key, &record, b"")
             .expect("it fits")
             .to_vec();
-        bytes[3] = 2;
+        bytes[3] = 3;
         let error = decode(&keys(), &key, &bytes.into(), b"").expect_err("not ours");
         assert!(error.to_string().contains("another version"), "{error}");
     }

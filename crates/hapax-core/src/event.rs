@@ -8,6 +8,7 @@ use std::time::Duration;
 use http::{Method, StatusCode};
 
 use crate::key::RecordKey;
+use crate::probe::ProbeOutcome;
 use crate::record::{StateKind, UnknownReason};
 use crate::store::StoreError;
 
@@ -176,6 +177,17 @@ pub enum Event<'a> {
         route: &'a str,
         /// Why.
         reason: UnknownReason,
+        /// Whether the route asks the upstream about it by itself.
+        is_probed: bool,
+    },
+    /// The upstream was asked whether an operation of unknown outcome happened.
+    Probed {
+        /// The record.
+        record: RecordKey,
+        /// The route's name.
+        route: &'a str,
+        /// What the answer says.
+        outcome: ProbeOutcome,
     },
     /// A heartbeat found that the claim no longer holds the key.
     LeaseLost {

@@ -6,6 +6,7 @@
 //! - [`policy`] says what a route wants,
 //! - [`decide()`] is the one place where an attempt meets a record,
 //! - [`attempt`] is the life of one attempt, from claim to answer,
+//! - [`probe`] asks the upstream about an unknown outcome, and says what its answer means,
 //! - [`settle`] says what an upstream answer means and what a replay looks like,
 //! - [`operate`] says what an operator's word means for a record,
 //! - [`store`] is the contract every durable memory keeps.
@@ -18,6 +19,7 @@ pub mod json;
 pub mod key;
 pub mod operate;
 pub mod policy;
+pub mod probe;
 pub mod problem;
 pub mod record;
 pub mod scope;

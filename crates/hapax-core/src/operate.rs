@@ -199,6 +199,7 @@ mod tests {
                 attempt: 2,
                 route: "r".into(),
                 trace: None,
+                asked_by: None,
                 retention: RETENTION,
                 tombstone,
                 state,

@@ -1,11 +1,13 @@
 //! What a route wants, with the reason for every default.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, Method};
 
 use crate::json::Pointer;
 use crate::key::KeySyntax;
+use crate::probe::Template;
 use crate::scope::ScopePart;
 
 /// The rules of one route. [`Policy::default`] is what a route gets that says nothing.
@@ -41,6 +43,9 @@ pub struct Policy {
     pub lease: Duration,
     /// What a retry of an unknown outcome does. Default `refuse`: the only safe one.
     pub on_unknown: OnUnknown,
+    /// How long after an outcome became unknown a probe must be asked for its "no such thing" to free the key (P47): until
+    /// then the first request may still be on its way. Default: as long as the upstream may take to answer.
+    pub probe_after: Duration,
     /// Which key the upstream sees (P26). Default `pass`.
     pub upstream_key: UpstreamKey,
     /// How content is compared (P10). Default `raw`: bytes.
@@ -107,7 +112,7 @@ pub enum Anonymous {
 }
 
 /// What a retry of an unknown outcome does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub enum OnUnknown {
     /// Replay the stored answer if there is one, else 504 `outcome-unknown`.
     #[default]
@@ -115,6 +120,8 @@ pub enum OnUnknown {
     /// Send the operation again: only for an upstream that is itself idempotent under the key
     /// it gets (P23).
     Resend,
+    /// Ask the upstream whether the operation happened (P47).
+    Probe(Arc<Template>),
 }
 
 /// Which key the upstream gets (P26).
@@ -168,6 +175,7 @@ impl Default for Policy {
             tombstone: Duration::ZERO,
             lease: Duration::from_secs(60),
             on_unknown: OnUnknown::default(),
+            probe_after: Duration::from_secs(30),
             upstream_key: UpstreamKey::default(),
             fingerprint: ContentMode::default(),
             ignore: Vec::new(),
@@ -181,6 +189,15 @@ impl Default for Policy {
 }
 
 impl Policy {
+    /// How this route asks the upstream about an unknown outcome, if it does. A route that only observes changes nothing, so
+    /// it asks nothing.
+    pub fn probe(&self) -> Option<&Arc<Template>> {
+        match &self.on_unknown {
+            OnUnknown::Probe(template) if self.mode == Mode::Enforce => Some(template),
+            _ => None,
+        }
+    }
+
     /// Whether a request with `method` is keyed when it carries a key (P1, P2).
     pub fn covers(&self, method: &Method) -> bool {
         self.mode != Mode::Off && !is_never_keyed(method) && self.methods.contains(method)

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use crate::fingerprint::Fingerprint;
+use crate::probe::Values;
 use crate::scope::ScopeId;
 use crate::time::Timestamp;
 
@@ -53,6 +54,9 @@ pub struct Record {
     pub route: Arc<str>,
     /// `traceparent` of the execution, so that a replay's span can link to it.
     pub trace: Option<Arc<str>>,
+    /// What the upstream knows the operation by, for a probe that no caller asks for (P47); only while the record is not
+    /// settled, and only where the question needs no credentials.
+    pub asked_by: Option<Arc<Values>>,
     /// How long a settled record is kept, counted from settlement (P34).
     pub retention: Duration,
     /// How long a tombstone stays after that; zero for none (P34).

@@ -20,6 +20,7 @@ use hapax_core::event::{Answered, Event, StoreOperation};
 use hapax_core::fingerprint::{Fingerprint, Subject};
 use hapax_core::key::RecordKey;
 use hapax_core::policy::{KeySource, Mode, UpstreamKey};
+use hapax_core::probe::{Probed, Values};
 use hapax_core::problem::{Problem, ProblemKind};
 use hapax_core::record::Content;
 use hapax_core::settle;
@@ -30,6 +31,7 @@ use crate::coding;
 use crate::exchange::{Exchange, Kept, exchange, pipe};
 use crate::layer::{Routed, Shared};
 use crate::places::Place;
+use crate::probes::{self, Asking, UnderWay};
 use crate::service::target_of;
 
 /// An answer that has not come this long after the client was told that the outcome is unknown
@@ -48,6 +50,8 @@ pub(crate) struct Asked {
     pub(crate) content: Bytes,
     pub(crate) key_as_received: HeaderValue,
     pub(crate) derived_key: Option<HeaderValue>,
+    /// What a probe asks with, on a route that has one.
+    pub(crate) values: Option<Values>,
 }
 
 pub(crate) struct Drive<S, I, B, R> {
@@ -57,6 +61,7 @@ pub(crate) struct Drive<S, I, B, R> {
     /// The request, until it is sent on; from then on what answering still needs of its fields.
     pub(crate) request: Result<Box<Request<RequestBody<B>>>, HeaderMap>,
     pub(crate) asked: Asked,
+    pub(crate) key: RecordKey,
     pub(crate) started: Instant,
     pub(crate) reply_to: Option<oneshot::Sender<Response<ResponseBody<R>>>>,
     pub(crate) call: Option<Call<R>>,
@@ -65,6 +70,10 @@ pub(crate) struct Drive<S, I, B, R> {
     pub(crate) next_heartbeat: Option<Instant>,
     pub(crate) times_out_at: Option<Instant>,
     pub(crate) has_timed_out: bool,
+    /// On a route that probes: that the upstream may still act on this request.
+    pub(crate) under_way: Option<UnderWay>,
+    /// While it asks the upstream about the record, and until the record says what was found out.
+    pub(crate) asking: Option<Asking>,
     pub(crate) dispatched_at: Option<Instant>,
     pub(crate) upstream_took: Option<Duration>,
     /// Held until the attempt is over: what is under way is bounded.
@@ -74,7 +83,7 @@ pub(crate) struct Drive<S, I, B, R> {
 impl<S, I, B, R> Drive<S, I, B, R>
 where
     S: Store,
-    I: Service<Request<RequestBody<B>>, Response = Response<R>> + Send + 'static,
+    I: Service<Request<RequestBody<B>>, Response = Response<R>> + Clone + Send + 'static,
     I::Error: Into<BoxError>,
     I::Future: Send,
     B: Send + 'static,
@@ -114,6 +123,7 @@ where
             Step::Replace { expected, record } => {
                 let replacing = Box::pin(store.replace(key, expected, &record));
                 let written = timed(&shared, StoreOperation::Replace, replacing).await;
+                self.asking = None;
                 shared.waiters.wake(key);
                 Input::Written(written)
             }
@@ -126,6 +136,7 @@ where
             Step::Read => {
                 Input::Found(timed(&shared, StoreOperation::Read, Box::pin(store.read(key))).await)
             }
+            Step::Probe => Input::Probed(self.probe(attempt).await),
             Step::Wait(up_to) => self.wait(up_to, attempt).await,
             Step::Pause(pause) => {
                 sleep(pause).await;
@@ -142,6 +153,7 @@ where
             }
             Step::Await => self.upstream_event(*key).await,
             Step::Reply(reply) => {
+                self.asking = None;
                 self.reply(reply, attempt);
                 Input::Replied
             }
@@ -169,6 +181,32 @@ where
         }
     }
 
+    /// Asks the upstream with the retry's own credentials.
+    async fn probe(&mut self, attempt: &Attempt) -> Probed {
+        let (Some(template), Some(values), Some(inner), Ok(request)) = (
+            self.routed.policy.probe(),
+            &self.asked.values,
+            &self.inner,
+            &self.request,
+        ) else {
+            return Probed::Failed;
+        };
+        let fields = probes::fields_of(request.headers(), &self.routed.policy);
+        let Some(question) = probes::question(template, values, fields) else {
+            return Probed::Failed;
+        };
+        let probes = &self.shared.probes;
+        let asking = probes.ask(
+            attempt.ticket().key,
+            inner.clone(),
+            question,
+            &self.routed.policy,
+        );
+        let (probed, asking) = asking.await;
+        self.asking = asking;
+        probed
+    }
+
     fn dispatch(&mut self, execution: Execution) {
         let kept = fields_of_retry(self.fields());
         // Both are there: `Execute` is said once an attempt.
@@ -185,6 +223,9 @@ where
         } else {
             policy.max_stored_response
         };
+        if policy.probe().is_some() {
+            self.under_way = Some(self.shared.probes.under_way(self.key));
+        }
         let now = Instant::now();
         self.call = Some(Box::pin(exchange(inner, *request, max_stored)));
         self.dispatched_at = Some(now);
@@ -244,6 +285,7 @@ where
     fn out_of_time(&mut self) -> Input {
         if self.has_timed_out {
             self.call = None;
+            self.under_way = None;
             return Input::Failed(UpstreamFailure::AfterDispatch);
         }
         self.has_timed_out = true;
@@ -258,6 +300,7 @@ where
         record: RecordKey,
     ) -> Input {
         self.call = None;
+        self.under_way = None;
         let took = self
             .dispatched_at
             .map(|at| at.elapsed())
@@ -398,7 +441,7 @@ where
 }
 
 /// Bounds an operation of the store in time and tells how it went.
-async fn timed<S, T>(
+pub(crate) async fn timed<S, T>(
     shared: &Shared<S>,
     operation: StoreOperation,
     work: impl Future<Output = Result<T, StoreError>>,

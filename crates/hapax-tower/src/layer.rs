@@ -29,7 +29,7 @@ pub struct Routed {
     pub name: Arc<str>,
     /// Its rules.
     pub policy: Arc<Policy>,
-    /// The path parameters that a `path:` key needs, decoded.
+    /// The path parameters that a `path:` key or a probe needs, decoded.
     pub params: Vec<(Arc<str>, String)>,
 }
 
@@ -106,11 +106,12 @@ pub(crate) struct Shared<S> {
     pub(crate) options: Options,
     pub(crate) waiters: Waiters,
     pub(crate) places: crate::places::Places,
+    pub(crate) probes: crate::probes::Probes,
 }
 
 /// Makes an HTTP service safe to retry; see the crate's contract.
 pub struct HapaxLayer<S> {
-    shared: Arc<Shared<S>>,
+    pub(crate) shared: Arc<Shared<S>>,
 }
 
 impl<S> Clone for HapaxLayer<S> {
@@ -154,6 +155,7 @@ impl<S: Store> HapaxLayer<S> {
             options,
             waiters,
             places,
+            probes: crate::probes::Probes::default(),
         };
         Self {
             shared: Arc::new(shared),

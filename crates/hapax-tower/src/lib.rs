@@ -14,17 +14,21 @@
 //!    409; another payload gets 422.
 //! 6. An inner service that panics, or fails without saying [`NotSent`], leaves the outcome
 //!    *unknown*: it is never called again for that key by itself (P22, P23).
+//! 7. On a route that probes, a retry of an *unknown* operation asks the inner service whether it happened;
+//!    [`HapaxLayer::complete_unknown`] asks without a retry (P47).
 //!
 //! Every rule is in `hapax-core`; this crate performs its steps.
 
 mod body;
 mod coding;
+mod completer;
 mod digest;
 mod drive;
 mod exchange;
 mod identify;
 mod layer;
 mod places;
+mod probes;
 mod service;
 mod waiters;
 

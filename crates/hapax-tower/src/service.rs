@@ -24,6 +24,7 @@ use hapax_core::event::{Answered, Event, Outcome};
 use hapax_core::fingerprint::{Fingerprint, Subject};
 use hapax_core::key::{KeyError, RecordKey, derived_upstream_key};
 use hapax_core::policy::{Anonymous, KeyRequirement, Mode, UpstreamKey};
+use hapax_core::probe::Values;
 use hapax_core::problem::{Problem, ProblemKind};
 use hapax_core::record::ClaimId;
 use hapax_core::scope::{Scope, ScopeId, scope_of};
@@ -349,6 +350,10 @@ where
         };
         let ticket = self.ticket(&parts, &content, &carried, scope.id, (claim, seal));
         let asked = self.asked(&parts, &content, carried, scope.id);
+        let ticket = Ticket {
+            asked_by: self.asked_by(&asked, &scope).map(Arc::new),
+            ..ticket
+        };
         let request = Request::from_parts(parts, RequestBody::full(content));
         let (reply_to, answer) = oneshot::channel();
         let drive = Drive {
@@ -357,6 +362,7 @@ where
             inner: Some(self.inner.clone()),
             request: Ok(Box::new(request)),
             asked,
+            key: ticket.key,
             started: self.started,
             reply_to: Some(reply_to),
             call: None,
@@ -365,6 +371,8 @@ where
             next_heartbeat: None,
             times_out_at: None,
             has_timed_out: false,
+            under_way: None,
+            asking: None,
             dispatched_at: None,
             upstream_took: None,
             _place: place,
@@ -404,22 +412,44 @@ where
             claim,
             seal,
             trace: trace_of(&parts.headers).map(Into::into),
+            asked_by: None,
         }
     }
 
     fn asked(&self, parts: &Parts, content: &Bytes, carried: Carried, scope: ScopeId) -> Asked {
         let policy = &self.routed.policy;
-        let derived_key = (policy.upstream_key == UpstreamKey::Derive).then(|| {
+        let derived = (policy.upstream_key == UpstreamKey::Derive).then(|| {
             let keys = &self.shared.keys;
-            let derived = derived_upstream_key(keys, &self.realm(), scope, &carried.key);
-            HeaderValue::from_str(&format!("\"{derived}\"")).ok()
+            derived_upstream_key(keys, &self.realm(), scope, &carried.key)
         });
+        let values = policy.probe().map(|_| Values {
+            key: derived
+                .clone()
+                .unwrap_or_else(|| carried.key.as_str().to_owned()),
+            params: self
+                .routed
+                .params
+                .iter()
+                .map(|(name, value)| (name.to_string(), value.clone()))
+                .collect(),
+        });
+        let quoted = |derived: String| HeaderValue::from_str(&format!("\"{derived}\"")).ok();
         Asked {
             method: parts.method.clone(),
             content: content.clone(),
             key_as_received: carried.as_received,
-            derived_key: derived_key.flatten(),
+            derived_key: derived.and_then(quoted),
+            values,
         }
+    }
+
+    /// What the background may ask with. Credentials are never stored, so it has none: where callers are told apart by them
+    /// and the upstream by the caller's key alone, it could be told of somebody else's operation, and must not ask.
+    fn asked_by(&self, asked: &Asked, scope: &Scope) -> Option<Values> {
+        let policy = &self.routed.policy;
+        let is_public = scope.is_anonymous || policy.scope.is_empty();
+        let may_ask = is_public || policy.upstream_key == UpstreamKey::Derive;
+        asked.values.clone().filter(|_| may_ask)
     }
 
     /// Observed records are kept apart: what was only watched must not answer for a route that
@@ -504,7 +534,7 @@ fn trace_of(headers: &HeaderMap) -> Option<String> {
     (value.len() <= 64).then(|| value.to_owned())
 }
 
-fn claim_ids() -> Option<(ClaimId, ClaimId)> {
+pub(crate) fn claim_ids() -> Option<(ClaimId, ClaimId)> {
     // Both by one system call.
     let mut both = [[0; 16]; 2];
     getrandom::fill(both.as_flattened_mut()).ok()?;

@@ -148,6 +148,7 @@ async fn serve(
         base: Arc::clone(&base),
         live: Arc::clone(&live),
     };
+    let completing = tokio::spawn(complete(layer.clone(), forward.clone(), Arc::clone(&live)));
     let gateway = Gateway {
         keyed: layer.layer(forward),
         base,
@@ -188,6 +189,7 @@ async fn serve(
     }
     drain_attempts(&layer, drain_timeout.saturating_sub(began.elapsed())).await;
     sweeping.abort();
+    completing.abort();
     admin.stop().await;
     tracing::info!("stopped");
     Ok(())
@@ -407,6 +409,12 @@ fn announce(gateway: &str, admin: &str, layer: &HapaxLayer<AnyStore>) -> Result<
     )
     .and_then(|()| stdout.flush())
     .map_err(system("standard output"))
+}
+
+/// Asks about unknown outcomes by the rules that are in force at the time.
+async fn complete(layer: HapaxLayer<AnyStore>, forward: Forward, live: SharedLive) {
+    let policy_of = |name: &str| live.load().routes().policy_of(name);
+    layer.complete_unknown(forward, policy_of).await;
 }
 
 async fn sweep(layer: HapaxLayer<AnyStore>) {

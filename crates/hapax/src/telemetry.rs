@@ -49,6 +49,7 @@ pub(crate) struct Metrics {
     requests: Family<RouteOutcome, Counter>,
     duplicates_stopped: Family<RouteLabel, Counter>,
     observed: Family<RouteOutcome, Counter>,
+    probes: Family<RouteOutcome, Counter>,
     request_seconds: Histogram,
     upstream_seconds: Histogram,
     overhead_seconds: Histogram,
@@ -82,6 +83,7 @@ impl Metrics {
             requests: Family::default(),
             duplicates_stopped: Family::default(),
             observed: Family::default(),
+            probes: Family::default(),
             request_seconds: latency(),
             upstream_seconds: latency(),
             overhead_seconds: latency(),
@@ -126,6 +128,7 @@ impl Metrics {
             "hapax_requests", "Requests answered, by route and outcome", self.requests;
             "hapax_duplicates_stopped", "Requests that would have run an operation again", self.duplicates_stopped;
             "hapax_observed", "On routes that only observe: what enforcing would have done", self.observed;
+            "hapax_probes", "Questions to the upstream about unknown outcomes, by route and answer", self.probes;
             "hapax_request_duration_seconds", "From a request's head to its answer's head", self.request_seconds;
             "hapax_upstream_duration_seconds", "Time a keyed request spent in the upstream", self.upstream_seconds;
             "hapax_overhead_seconds", "Time hapax added to a keyed request", self.overhead_seconds;
@@ -295,12 +298,27 @@ impl Observer for Metrics {
                 record,
                 route,
                 reason,
-            } => tracing::warn!(
-                %record,
+                is_probed,
+            } => {
+                let reason = reason.as_str();
+                if *is_probed {
+                    tracing::warn!(%record, route, reason, "the outcome is unknown: it is not sent again; the upstream is asked whether it happened, see docs/operating.md#unknown-outcomes");
+                } else {
+                    tracing::warn!(%record, route, reason, "the outcome is unknown: it is not sent again; ask the upstream whether it happened, see docs/operating.md#unknown-outcomes");
+                }
+            }
+            Event::Probed {
+                record,
                 route,
-                reason = reason.as_str(),
-                "the outcome is unknown: it is not sent again; ask the upstream whether it happened"
-            ),
+                outcome,
+            } => {
+                let labels = RouteOutcome {
+                    route: (*route).to_owned(),
+                    outcome: outcome.as_str(),
+                };
+                tracing::info!(%record, route, outcome = labels.outcome, "the upstream was asked about an unknown outcome");
+                self.probes.get_or_create(&labels).inc();
+            }
             Event::LeaseLost { record } => {
                 self.lease_lost.inc();
                 tracing::warn!(%record, "the claim no longer holds its key");

@@ -89,6 +89,8 @@ impl Attempt {
             Decision::Execute => self.race_again(tell),
             Decision::Rebind => self.take_over(held, 1),
             Decision::Resend => self.take_over(held, held.record.attempt.saturating_add(1)),
+            Decision::Probe if self.has_probed => self.not_settled_by_probe(held, now, tell),
+            Decision::Probe => self.probe(held, now),
             Decision::MarkUnknown => {
                 let mut record = held.record.clone();
                 record.state = State::Unknown {

@@ -2,10 +2,13 @@
 
 use std::time::Duration;
 
+use http::StatusCode;
+
 use crate::event::{Event, Outcome};
 use crate::policy::Mode;
-use crate::record::{Record, State, UnknownReason};
+use crate::record::{Held, Record, State, UnknownReason};
 use crate::settle::IdempotencyStatus;
+use crate::time::Timestamp;
 
 use super::{Input, Reply, Step, Ticket};
 
@@ -18,6 +21,8 @@ pub struct Attempt {
     pub(super) ticket: Ticket,
     pub(super) phase: Phase,
     pub(super) races: u32,
+    /// Whether it has asked the upstream, or waited for somebody who did: once is enough.
+    pub(super) has_probed: bool,
     /// Whether the store has shown this attempt that the key is held.
     pub(super) has_met_record: bool,
     /// What was written, or may yet be, without having been used.
@@ -51,6 +56,13 @@ pub(super) enum Phase {
     CheckingTakeover,
     /// Writing down that a lapsed claim's outcome is unknown.
     MarkingUnknown,
+    /// The upstream is being asked about this record, since that instant of the store's clock.
+    Probing {
+        held: Box<Held>,
+        asked_at: Timestamp,
+    },
+    /// The answer of a probe is being written down.
+    Resolving { status: StatusCode },
     /// A duplicate, waiting.
     Waiting,
     /// The request is with the upstream.
@@ -117,6 +129,7 @@ impl Attempt {
             ticket,
             phase: Phase::Claiming,
             races: 0,
+            has_probed: false,
             has_met_record: false,
             unused: Unused::Nothing,
             written_since: Duration::ZERO,
@@ -152,6 +165,12 @@ impl Attempt {
                 self.on_takeover_checked(found, elapsed, tell)
             }
             (Phase::MarkingUnknown, Input::Written(result)) => self.on_marked_unknown(result, tell),
+            (Phase::Probing { held, asked_at }, Input::Probed(probed)) => {
+                self.on_probed(&held, asked_at, probed, tell)
+            }
+            (Phase::Resolving { status }, Input::Written(result)) => {
+                self.on_resolved(status, result, tell)
+            }
             (Phase::Waiting, Input::WaitRefused) => self.in_progress(tell),
             (Phase::Executing(executing), input) => self.on_executing(executing, input),
             (Phase::Renewing(executing), Input::Written(result)) => {
@@ -187,6 +206,7 @@ impl Attempt {
             attempt,
             route: self.ticket.route.clone(),
             trace: self.ticket.trace.clone(),
+            asked_by: self.ticket.asked_by.clone(),
             retention: policy.retention,
             tombstone: policy.tombstone,
             state: State::Outstanding {
@@ -196,10 +216,13 @@ impl Attempt {
     }
 
     pub(super) fn sealed(&self, attempt: u32, state: State) -> Record {
+        let outstanding = self.outstanding(attempt);
+        let is_unknown = matches!(state, State::Unknown { .. });
         Record {
             claim: self.ticket.seal,
             state,
-            ..self.outstanding(attempt)
+            asked_by: outstanding.asked_by.clone().filter(|_| is_unknown),
+            ..outstanding
         }
     }
 
@@ -216,6 +239,7 @@ impl Attempt {
             record: self.ticket.key,
             route: &self.ticket.route,
             reason,
+            is_probed: self.ticket.policy.probe().is_some(),
         });
     }
 }

@@ -20,10 +20,12 @@
 //! - A claim that was never confirmed, or came too late to be used, is taken back, unless the
 //!   operation had been sent before: that is never forgotten.
 //! - An attempt that has seen somebody's record never fails open.
+//! - An attempt probes at most once; what a probe does to the record is written under the claim it was read with.
 
 mod claim;
 mod execution;
 mod machine;
+mod probing;
 mod reply;
 mod settlement;
 #[cfg(test)]
@@ -38,6 +40,7 @@ use crate::event::Outcome;
 use crate::fingerprint::Fingerprint;
 use crate::key::RecordKey;
 use crate::policy::Policy;
+use crate::probe::{Probed, Values};
 use crate::problem::Problem;
 use crate::record::{ClaimId, Content, Held, Record, StoredResponse};
 use crate::scope::ScopeId;
@@ -66,6 +69,8 @@ pub struct Ticket {
     pub seal: ClaimId,
     /// The request's `traceparent`.
     pub trace: Option<Arc<str>>,
+    /// What a probe without a caller needs (see [`Record::asked_by`]).
+    pub asked_by: Option<Arc<Values>>,
 }
 
 /// What the driver does next.
@@ -87,6 +92,8 @@ pub enum Step {
     },
     /// `Store::read`; report [`Input::Found`].
     Read,
+    /// Ask the upstream whether the operation happened; report [`Input::Probed`].
+    Probe,
     /// Wait until the key may have changed, at most this long; report [`Input::Waited`] or
     /// [`Input::WaitRefused`].
     Wait(Duration),
@@ -123,6 +130,8 @@ pub enum Input {
     Written(Result<Write, StoreError>),
     /// What `Store::read` said.
     Found(Result<(Option<Held>, Timestamp), StoreError>),
+    /// What came of a probe.
+    Probed(Probed),
     /// The wait or pause is over.
     Waited,
     /// Too many are waiting already.

@@ -11,6 +11,7 @@ use crate::time::Timestamp;
 use crate::{Decision, decide};
 
 use super::machine::{Attempt, Executing, Phase, Settling, Tell, Then};
+use super::probing::unanswered;
 use super::reply::{problem_reply, reply_from};
 use super::{Input, Reply, Step};
 
@@ -145,6 +146,7 @@ impl Attempt {
         let (policy, fingerprint) = (&self.ticket.policy, &self.ticket.fingerprint);
         match decide(policy, fingerprint, Some(&held), now) {
             Decision::Execute | Decision::Rebind | Decision::Mismatch | Decision::Expired => {}
+            Decision::Probe => *reply = reply_from(unanswered(&held), &held, now),
             Decision::MarkUnknown | Decision::Resend => {
                 *reply = reply_from(Decision::RefuseUnknown, &held, now);
             }

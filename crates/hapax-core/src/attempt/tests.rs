@@ -3,6 +3,7 @@
 mod claiming;
 mod executing;
 mod observing;
+mod probing;
 mod settling;
 mod unreachable;
 
@@ -42,6 +43,7 @@ fn life(change: impl FnOnce(&mut Policy)) -> Life {
         claim: OURS,
         seal: SEAL,
         trace: None,
+        asked_by: None,
     };
     Life {
         attempt: Attempt::new(ticket),
@@ -113,6 +115,7 @@ fn short(step: &Step) -> String {
         }
         Step::Remove { expected } => format!("remove {}", letter(*expected)),
         Step::Read => "read".into(),
+        Step::Probe => "probe".into(),
         Step::Wait(time) => format!("wait {time:?}"),
         Step::Pause(time) => format!("pause {time:?}"),
         Step::Execute(Execution { attempt, heartbeat }) => match heartbeat {
@@ -155,6 +158,7 @@ fn short_event(event: &Event<'_>) -> String {
             format!("settled {} {}", state.as_str(), status.as_u16())
         }
         Event::BecameUnknown { reason, .. } => format!("unknown {}", reason.as_str()),
+        Event::Probed { outcome, .. } => format!("probed {}", outcome.as_str()),
         Event::LeaseLost { .. } => "lease lost".into(),
         Event::StaleWriteRefused { .. } => "stale".into(),
         Event::SettlementAbandoned { .. } => "abandoned".into(),
@@ -206,6 +210,7 @@ fn held(claim: ClaimId, state: State, age: Duration) -> Held {
             attempt: 1,
             route: "POST /".into(),
             trace: None,
+            asked_by: None,
             retention: Duration::from_secs(3600),
             tombstone: Duration::ZERO,
             state,

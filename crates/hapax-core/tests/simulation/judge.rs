@@ -39,6 +39,8 @@ pub(crate) struct Demands {
     pub(crate) is_clean: bool,
     /// A holder may be frozen past its lease.
     pub(crate) is_frozen: bool,
+    /// `on_unknown = { probe = … }`: an operation that had no effect, and will not, may run again.
+    pub(crate) is_probing: bool,
     /// All requests are the same.
     pub(crate) is_one_request: bool,
 }
@@ -125,7 +127,18 @@ impl Judge {
             None => !self.demands.is_safe && !has_met_record,
         };
         self.require(is_claimed, Rule::ClaimFirst, "executed without a claim");
-        let is_first = calls.iter().all(|call| call.plan.is_harmless());
+        let may_ask = self.demands.is_probing;
+        let is_first = calls
+            .iter()
+            .all(|call| call.plan.is_harmless() || (may_ask && call.acts_at.is_none()));
+        // A rejection that could not be recorded is forgotten by a probe: nothing had happened, and so it says.
+        if may_ask
+            && self.known == Known::Answered
+            && self.answer.is_some_and(|answer| answer.status != 201)
+        {
+            self.answer = None;
+            self.known = Known::Nothing;
+        }
         self.require(
             is_first
                 || execution.attempt > 1
@@ -184,7 +197,7 @@ impl Judge {
             Outcome::StoreError => true,
             Outcome::Mismatch => !self.demands.is_one_request,
             Outcome::Unknown | Outcome::InProgress => to.knew == Known::Answered,
-            _ => false,
+            _ => self.demands.is_probing && to.knew == Known::Answered,
         };
         self.require(is_kept, Rule::NoLoss, "a final answer was lost");
     }

@@ -49,6 +49,8 @@ fn sum(part: u64) -> Tally {
         sum.recorded += tally.recorded;
         sum.unrecorded += tally.unrecorded;
         sum.resolved += tally.resolved;
+        sum.probed_happened += tally.probed_happened;
+        sum.probed_absent += tally.probed_absent;
     }
     #[allow(clippy::print_stdout, reason = "N beside every zero")]
     {
@@ -63,6 +65,8 @@ fn sum(part: u64) -> Tally {
         (sum.unknown, count / 50),
         (sum.unrecorded, count / 2000),
         (sum.resolved, count / 100),
+        (sum.probed_happened, count / 100),
+        (sum.probed_absent, count / 500),
     ] {
         assert!(what >= least, "too little happened: {sum:?}");
     }
@@ -137,4 +141,9 @@ fn a_route_that_sends_unknown_operations_again_is_caught() {
 #[test]
 fn a_route_that_fails_open_is_caught() {
     check_caught(Fault::FailsOpen, Rule::ClaimFirst);
+}
+
+#[test]
+fn a_probe_that_frees_the_key_while_the_first_request_may_be_on_its_way_is_caught() {
+    check_caught(Fault::ProbesWithoutFence, Rule::OneEffect);
 }

@@ -3,13 +3,19 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{HeaderMap, StatusCode};
+
 use hapax_core::attempt::{Attempt, Execution, Input, Step, Ticket, UpstreamFailure};
 use hapax_core::event::Event;
 use hapax_core::fingerprint::Fingerprint;
 use hapax_core::key::RecordKey;
-use hapax_core::record::{ClaimId, State};
+use hapax_core::probe::{Answer, ProbeOutcome, Probed, Resolution, resolve};
+use hapax_core::record::{ClaimId, Content, Held, State};
 use hapax_core::scope::ScopeId;
+use hapax_core::settle::settlement_of;
 use hapax_core::store::{Insert, Write};
+use hapax_core::time::Timestamp;
 
 use crate::judge::{Client, Judge, Known, Rule, Violation};
 use crate::random::Random;
@@ -30,6 +36,15 @@ enum Doing {
     Deliver(Input),
     Sleep { until: u64, seen: Option<u64> },
     Upstream(Upstream),
+    Probe { until: u64, probed: Probed },
+}
+
+/// A probe that nobody's retry asked for.
+struct Completer {
+    until: u64,
+    held: Held,
+    asked_at: Timestamp,
+    probed: Probed,
 }
 
 /// A driver's side of a call.
@@ -66,9 +81,19 @@ pub(crate) struct World {
     judge: Judge,
     calls: Vec<Call>,
     actors: Vec<Actor>,
+    completer: Option<Completer>,
+    completions: u8,
+    probes: Probes,
     arrived: u64,
     is_calm: bool,
     is_traced: bool,
+}
+
+/// What probes came to.
+#[derive(Debug, Clone, Copy, Default)]
+struct Probes {
+    happened: u64,
+    absent: u64,
 }
 
 /// What a history that went well had in it, against vacuous runs.
@@ -82,6 +107,8 @@ pub(crate) struct Tally {
     pub(crate) recorded: u64,
     pub(crate) unrecorded: u64,
     pub(crate) resolved: u64,
+    pub(crate) probed_happened: u64,
+    pub(crate) probed_absent: u64,
 }
 
 /// Runs the history of `seed`.
@@ -111,6 +138,9 @@ fn begin(seed: u64, fault: Fault, is_traced: bool) -> World {
         judge,
         calls: Vec::new(),
         actors: Vec::new(),
+        completer: None,
+        completions: 0,
+        probes: Probes::default(),
         arrived: 0,
         is_calm: false,
         is_traced,
@@ -142,6 +172,8 @@ impl World {
         tally.recorded = u64::from(self.judge.known == Known::Recorded);
         tally.unrecorded = u64::from(self.judge.known == Known::Answered);
         tally.resolved = u64::from(self.judge.is_operated);
+        tally.probed_happened = self.probes.happened;
+        tally.probed_absent = self.probes.absent;
         Ok(tally)
     }
 
@@ -204,6 +236,8 @@ impl World {
             }
         } else if self.setting.has_operator && !self.is_calm && self.random.once_in(4) {
             self.resolve();
+        } else if self.setting.is_probing && !self.is_calm && self.random.once_in(4) {
+            self.complete_in_background();
         } else if self.setting.has_outages && !self.is_calm && self.random.once_in(30) {
             let outage = self.random.between(10, 2 * LEASE);
             self.store.down_until = self.store.now + outage;
@@ -239,6 +273,7 @@ impl World {
             claim: id(1),
             seal: id(2),
             trace: None,
+            asked_by: None,
         };
         self.actors.push(Actor {
             attempt: Attempt::new(ticket),
@@ -265,6 +300,69 @@ impl World {
         }
     }
 
+    /// What the upstream would say now.
+    fn ask(&mut self) -> Probed {
+        if !self.is_calm && self.random.once_in(10) {
+            return Probed::ByAnother;
+        }
+        if self.setting.is_troubled && !self.is_calm && self.random.once_in(4) {
+            return Probed::Failed;
+        }
+        let effect = self.calls.iter().position(|call| call.has_acted);
+        let status = match effect {
+            Some(_) => StatusCode::CREATED,
+            None => StatusCode::NOT_FOUND,
+        };
+        // Only a call of this process is known to be under way, and there may be others.
+        let is_waited_for = |actor: &Actor| actor.upstream.is_some_and(|call| !call.has_ended);
+        let is_seen = self.fault != Fault::ProbesWithoutFence && self.random.once_in(2);
+        let id = effect
+            .and_then(|id| u8::try_from(id).ok())
+            .unwrap_or_default();
+        Probed::Answered(Answer {
+            status,
+            settlement: settlement_of(status),
+            headers: HeaderMap::new(),
+            content: Content::Stored(Bytes::copy_from_slice(&[id])),
+            is_first_under_way: is_seen && self.actors.iter().any(is_waited_for),
+        })
+    }
+
+    /// The background asks about an unknown record, and some time later writes what it was told.
+    fn complete_in_background(&mut self) {
+        let now = self.store.now;
+        let Some(asked) = self.completer.take_if(|asked| asked.until <= now) else {
+            if self.completer.is_none() && self.is_unknown() {
+                let probed = self.ask();
+                self.completer = self.store.held.clone().map(|held| Completer {
+                    until: now + self.random.below(2_000),
+                    held,
+                    asked_at: self.store.at(),
+                    probed,
+                });
+            }
+            return;
+        };
+        let Probed::Answered(answer) = asked.probed else {
+            return;
+        };
+        self.completions = self.completions.saturating_add(1);
+        let mut seal = [3; 16];
+        seal[1] = self.completions;
+        let seal = ClaimId::from_bytes(seal);
+        let quiescence = self.setting.policy.probe_after;
+        let resolution = resolve(&asked.held, quiescence, asked.asked_at, answer, seal);
+        self.probes.count(resolution.outcome());
+        let expected = asked.held.record.claim;
+        let step = match resolution {
+            Resolution::Complete(record) => Step::Replace { expected, record },
+            Resolution::Free => Step::Remove { expected },
+            Resolution::Leave(_) => return,
+        };
+        // Whether that was written shows in the record.
+        let _ = self.store.perform(seal, step, &mut self.random);
+    }
+
     fn is_ready(&self, at: usize) -> bool {
         let now = self.store.now;
         self.actors.get(at).is_some_and(|actor| match &actor.doing {
@@ -273,6 +371,7 @@ impl World {
                 *until <= now || seen.is_some_and(|version| version != self.store.version)
             }
             Doing::Upstream(upstream) => self.next_due(upstream).is_some_and(|due| due <= now),
+            Doing::Probe { until, .. } => *until <= now,
         })
     }
 
@@ -298,7 +397,7 @@ impl World {
             now + self.random.below(30)
         } else {
             let sleeping = self.actors.iter().filter_map(|actor| match &actor.doing {
-                Doing::Sleep { until, .. } => Some(*until),
+                Doing::Sleep { until, .. } | Doing::Probe { until, .. } => Some(*until),
                 Doing::Upstream(upstream) => self.next_due(upstream),
                 _ => None,
             });
@@ -340,6 +439,7 @@ impl World {
                 let input = self.hear(&mut actor, upstream);
                 Some(Doing::Deliver(input))
             }
+            Doing::Probe { probed, .. } => Some(Doing::Deliver(Input::Probed(probed))),
             Doing::Deliver(input) => self.deliver(&mut actor, input),
         };
         if let Some(doing) = next {
@@ -383,8 +483,12 @@ impl World {
         let elapsed = Duration::from_millis(now - actor.arrived);
         let said = self.is_traced.then(|| format!("{input:?}"));
         let mut has_settled = false;
+        let probes = &mut self.probes;
         let step = actor.attempt.advance(input, elapsed, &mut |event| {
             has_settled |= matches!(event, Event::Settled { .. });
+            if let Event::Probed { outcome, .. } = event {
+                probes.count(outcome);
+            }
         });
         actor.has_settled |= has_settled;
         if let Some(said) = said {
@@ -394,6 +498,10 @@ impl World {
             Step::Insert(_) | Step::Replace { .. } | Step::Remove { .. } | Step::Read => {
                 Some(Doing::Perform(step))
             }
+            Step::Probe => Some(Doing::Probe {
+                until: now + self.random.below(2_000),
+                probed: self.ask(),
+            }),
             Step::Wait(_) if self.random.once_in(10) => Some(Doing::Deliver(Input::WaitRefused)),
             Step::Wait(time) => Some(Doing::Sleep {
                 until: now + millis(time).min(300),
@@ -470,6 +578,13 @@ impl World {
         };
         actor.upstream = Some(upstream);
         upstream
+    }
+}
+
+impl Probes {
+    fn count(&mut self, outcome: ProbeOutcome) {
+        self.happened += u64::from(outcome == ProbeOutcome::Happened);
+        self.absent += u64::from(outcome == ProbeOutcome::Absent);
     }
 }
 

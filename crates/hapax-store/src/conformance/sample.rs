@@ -38,6 +38,7 @@ pub fn record(number: u64, state: State) -> Record {
         },
         attempt: 1,
         route: "POST /orders".into(),
+        asked_by: None,
         trace: None,
         retention: RETENTION,
         tombstone: Duration::ZERO,

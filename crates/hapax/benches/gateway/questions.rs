@@ -172,6 +172,7 @@ fn settled(claim: ClaimId) -> Record {
         attempt: 1,
         route: "default".into(),
         trace: None,
+        asked_by: None,
         retention: Duration::from_secs(24 * 3600),
         tombstone: Duration::ZERO,
         state: State::Completed(StoredResponse {

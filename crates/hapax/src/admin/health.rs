@@ -53,6 +53,7 @@ async fn claim_and_release(
         attempt: 0,
         route: "readiness probe".into(),
         trace: None,
+        asked_by: None,
         retention: Duration::ZERO,
         tombstone: Duration::ZERO,
         state: RecordState::Outstanding {

@@ -18,6 +18,7 @@ const MILLISECOND: Period = Period(std::time::Duration::from_millis(1));
 const SECOND: Period = Period::seconds(1);
 const MINUTE: Period = Period::seconds(60);
 const HOUR: Period = Period::seconds(3_600);
+const DAY: Period = Period::seconds(86_400);
 /// Ten years: longer is a slip of the unit, and instants far beyond would overflow in stores.
 const LONGEST_RETENTION: Period = Period::seconds(3_650 * 86_400);
 /// What one request may hold in memory.
@@ -265,6 +266,61 @@ fn dangers(table: &Table<'_>, rules: &Rules, findings: &mut Findings<'_>) {
     if let Some(name) = credential.filter(|_| own("fingerprint_headers")) {
         let message = format!("a retry with renewed credentials in `{name}` will be refused");
         findings.warning(&at(table, "fingerprint_headers"), message);
+    }
+}
+
+/// Checks what a probe names and when it counts. Without a `pattern`, there are no parameters.
+pub(crate) fn probe(
+    table: &Table<'_>,
+    rules: &Rules,
+    server: &Server,
+    pattern: Option<&Pattern>,
+    findings: &mut Findings<'_>,
+) {
+    if let Some(after) = rules.probe_after {
+        let limits = (&Period::seconds(0), &DAY);
+        within(table, "probe_after", &after, limits, findings);
+    }
+    let OnUnknown::Probe(probe) = &rules.on_unknown else {
+        if table.contains_key("probe_after") && rules.probe_after.is_some() {
+            let message = "`probe_after` has no effect here: it needs on_unknown = { probe = … }";
+            findings.warning(&at(table, "probe_after"), message);
+        }
+        return;
+    };
+    let is_own = table.contains_key("on_unknown") || table.contains_key("probe_after");
+    let too_soon = rules
+        .probe_after
+        .filter(|after| *after < server.upstream_timeout && is_own);
+    if let Some(after) = too_soon {
+        let message = format!(
+            "a 404 frees the key {after} after the outcome became unknown, and the upstream may take {}: a request that is \
+             still on its way may then act beside its retry",
+            server.upstream_timeout
+        );
+        let name = if table.contains_key("probe_after") {
+            "probe_after"
+        } else {
+            "on_unknown"
+        };
+        findings.warning(&at(table, name), message);
+    }
+    if !table.contains_key("on_unknown") {
+        return;
+    }
+    let segments = pattern.iter().flat_map(|pattern| &pattern.segments);
+    let known: Vec<&str> = segments.filter_map(Segment::parameter).collect();
+    let is_unknown = |name: &&str| *name != hapax_core::probe::KEY && !known.contains(name);
+    if let Some(name) = probe.0.names().find(is_unknown) {
+        let known = known.into_iter().chain([hapax_core::probe::KEY]);
+        let near = super::diagnose::suggestion(name, known);
+        let message = match pattern {
+            Some(_) => {
+                format!("the probe names `{{{name}}}`, and `match` has no such parameter{near}")
+            }
+            None => format!("the probe names `{{{name}}}`: here it can only name `{{key}}`{near}"),
+        };
+        findings.error(&at(table, "on_unknown"), message);
     }
 }
 

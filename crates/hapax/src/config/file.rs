@@ -12,8 +12,8 @@ use serde::{Deserialize, Serialize};
 
 use super::upstream::Upstream;
 use super::value::{
-    Address, FieldName, JsonPointer, LogFilter, MethodName, Network, Period, ScopeText, Size,
-    Source,
+    Address, FieldName, JsonPointer, LogFilter, MethodName, Network, Period, Probe, ScopeText,
+    Size, Source,
 };
 
 /// The listener that callers reach, and the upstream behind it.
@@ -263,6 +263,10 @@ pub(crate) struct Rules {
     pub(crate) lease: Period,
     /// What a retry of an unknown outcome does. The default is the only safe one.
     pub(crate) on_unknown: OnUnknown,
+    /// How long after an outcome became unknown a probe's 404 or 410 counts. This is an assumption about time: an upstream that
+    /// has not acted on a request by then never will. 0s to 24h. Unset: `upstream_timeout`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) probe_after: Option<Period>,
     /// Which key the upstream sees. `derive` is for an upstream account that many callers share.
     pub(crate) upstream_key: UpstreamKey,
     /// How content is compared when a key comes back. The default compares bytes and needs no
@@ -301,6 +305,7 @@ impl Default for Rules {
             tombstone: Period(policy.tombstone),
             lease: Period(policy.lease),
             on_unknown: OnUnknown::Refuse,
+            probe_after: None,
             upstream_key: UpstreamKey::Pass,
             fingerprint: Fingerprint::Raw,
             ignore: policy.ignore.into_iter().map(JsonPointer).collect(),
@@ -380,13 +385,29 @@ words! {
     }
 }
 
-words! {
-    /// What a retry of an unknown outcome does.
-    OnUnknown => policy::OnUnknown {
-        /// It gets the stored answer if there is one, else 504 `outcome-unknown`.
-        Refuse => Refuse,
-        /// It is sent to the upstream again: only for one that is itself idempotent by the key.
-        Resend => Resend,
+/// What a retry of an unknown outcome does.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum OnUnknown {
+    /// It gets the stored answer if there is one, else 504 `outcome-unknown`.
+    Refuse,
+    /// It is sent to the upstream again: only for one that is itself idempotent by the key.
+    Resend,
+    /// The upstream is asked whether the operation happened, `GET` or `HEAD` and a path of the upstream with `{key}` (as the
+    /// upstream saw it) or parameters of the route's `match`, percent-encoded. 2xx completes the record with that answer. 404 or
+    /// 410 frees the key once `probe_after` has passed. Anything else leaves it unknown. The question must find this
+    /// caller's operation and no other's: a retry's is asked with the retry's credentials; hapax asks by itself, too, where
+    /// it needs none.
+    Probe(Probe),
+}
+
+impl From<OnUnknown> for policy::OnUnknown {
+    fn from(on_unknown: OnUnknown) -> Self {
+        match on_unknown {
+            OnUnknown::Refuse => Self::Refuse,
+            OnUnknown::Resend => Self::Resend,
+            OnUnknown::Probe(probe) => Self::Probe(probe.0),
+        }
     }
 }
 

@@ -60,9 +60,23 @@ fn write_words(out: &mut String, setting: &Value) {
     let described = setting.get("oneOf").and_then(Value::as_array);
     for (index, one) in described.into_iter().flatten().enumerate() {
         let lead = if index == 0 { "\n" } else { "" };
-        let word = one.get("const").and_then(Value::as_str).unwrap_or_default();
+        let word = match one.get("const").and_then(Value::as_str) {
+            Some(word) => word.to_owned(),
+            None => table_of(one),
+        };
         let _ = writeln!(out, "{lead}- `{word}`: {}", description(one));
     }
+}
+
+/// A value that is a table with one member.
+fn table_of(schema: &Value) -> String {
+    let members = schema.get("properties").and_then(Value::as_object);
+    let names: Vec<String> = members
+        .into_iter()
+        .flat_map(Map::keys)
+        .map(|name| format!("{name} = \"…\""))
+        .collect();
+    format!("{{ {} }}", names.join(", "))
 }
 
 /// What kind of value a setting has.
@@ -138,6 +152,6 @@ const ENDING: &str = "
 ## Not supported by this version
 
 These names are settled and refused with an error that says so: `[store] url`, `url_file`,
-`encryption_key_file` and the kinds `postgres` and `redis`; the scopes `claim:NAME` and `tls:subject`; a probe in
-`on_unknown`, `probe_after`; `authorize`; `[telemetry] otlp_endpoint`.
+`encryption_key_file` and the kinds `postgres` and `redis`; the scopes `claim:NAME` and `tls:subject`; `authorize`;
+`[telemetry] otlp_endpoint`.
 ";

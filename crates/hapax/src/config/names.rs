@@ -116,7 +116,6 @@ pub(crate) fn unsupported(section: &str, name: &str, value: &DeValue<'_>) -> Opt
         ("store", "encryption_key_file") => "protect the store's directory instead",
         ("telemetry", "otlp_endpoint") => "metrics are at /metrics of the admin listener",
         ("defaults", "authorize") => "a replay needs only the key and its scope",
-        ("defaults", "probe_after") => "it goes with a probe, and `on_unknown` cannot probe yet",
         ("store", "kind") => {
             let kind = value
                 .as_str()
@@ -124,11 +123,6 @@ pub(crate) fn unsupported(section: &str, name: &str, value: &DeValue<'_>) -> Opt
             return Some(Unsupported::Value(format!(
                 "the store `{kind}` is not supported by this version; use `embedded` or `memory`"
             )));
-        }
-        ("defaults", "on_unknown") if value.is_table() || value.as_str() == Some("probe") => {
-            return Some(Unsupported::Value(
-                "a probe is not supported by this version; use `refuse` or `resend`".to_owned(),
-            ));
         }
         _ => return None,
     };
@@ -162,6 +156,10 @@ impl Fault {
         let schemas = settings_of(section);
         let words = schemas.get(name).map(words).unwrap_or_default();
         let message = match value.get_ref().as_str() {
+            Some("probe") if name == "on_unknown" => {
+                "a probe is written `on_unknown = { probe = \"GET /orders?request={key}\" }`"
+                    .to_owned()
+            }
             Some(word) if !words.is_empty() => {
                 let near = suggestion(word, words.iter().copied());
                 let listed: Vec<_> = words.iter().map(|word| format!("`{word}`")).collect();

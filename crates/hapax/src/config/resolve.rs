@@ -27,6 +27,7 @@ pub(crate) fn resolve(raw: &mut Raw<'_>, findings: &mut Findings<'_>) -> Setting
     check::admin(raw.section("admin"), &admin, &server, findings);
     check::store(raw.section("store"), &store, findings);
     check::rules(raw.section("defaults"), &rules, findings);
+    check::probe(raw.section("defaults"), &rules, &server, None, findings);
     let routes = routes(raw, &server, &rules, findings);
     Settings {
         server: server.into(),
@@ -123,6 +124,7 @@ fn add_route(
         Err(message) => return findings.error(at, message),
     };
     check::route(raw, &pattern, &rules, findings);
+    check::probe(&raw.rules, &rules, server, Some(&pattern), findings);
     if let Some(method) = &pattern.method {
         let listed = rules.methods.iter().any(|other| other.0 == *method);
         if !listed && !hapax_core::policy::is_never_keyed(method) {
@@ -183,7 +185,8 @@ fn policy(rules: &Rules, server: &Server) -> Policy {
         retention: rules.retention.0,
         tombstone: rules.tombstone.0,
         lease: rules.lease.0,
-        on_unknown: rules.on_unknown.into(),
+        on_unknown: rules.on_unknown.clone().into(),
+        probe_after: (rules.probe_after.unwrap_or(server.upstream_timeout)).0,
         upstream_key: rules.upstream_key.into(),
         fingerprint: rules.fingerprint.into(),
         ignore: rules

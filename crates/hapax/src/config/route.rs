@@ -26,7 +26,7 @@ pub(crate) struct Route {
     pub(crate) settings: Vec<Shown>,
     pattern: Option<Pattern>,
     own_names: Vec<String>,
-    /// The parameters that are places of the key.
+    /// The parameters that are places of the key, or that a probe names.
     key_parameters: Vec<Arc<str>>,
 }
 
@@ -43,8 +43,17 @@ impl Route {
             KeySource::Path(name) => Some(Arc::from(name.as_str())),
             KeySource::Header(_) | KeySource::Json(_) | KeySource::Query(_) => None,
         });
+        let mut key_parameters: Vec<Arc<str>> = key_parameters.collect();
+        let probe = policy.probe();
+        for name in probe.iter().flat_map(|probe| probe.names()) {
+            if name != hapax_core::probe::KEY
+                && !key_parameters.iter().any(|known| **known == *name)
+            {
+                key_parameters.push(name.into());
+            }
+        }
         Self {
-            key_parameters: key_parameters.collect(),
+            key_parameters,
             name: name.into(),
             policy: Arc::new(policy),
             origin,
@@ -97,7 +106,7 @@ impl Route {
 pub(crate) struct Matched {
     /// The route.
     pub(crate) route: Arc<Route>,
-    /// The path parameters that the route takes the key from (`path:NAME`), with their
+    /// The path parameters that the route takes the key from (`path:NAME`) or that its probe names, with their
     /// percent-decoded values. Empty, without an allocation, on all other routes.
     pub(crate) params: Vec<(Arc<str>, String)>,
 }
@@ -129,6 +138,12 @@ impl RouteTable {
         self.root.insert(&pattern.segments, &route)?;
         self.written.push(route);
         Ok(())
+    }
+
+    /// The rules of the route with this name, when there is one.
+    pub(crate) fn policy_of(&self, name: &str) -> Option<Arc<Policy>> {
+        let route = self.iter().find(|route| *route.name == *name);
+        route.map(|route| Arc::clone(&route.policy))
     }
 
     /// The route of a request, by its path as received, without the query.

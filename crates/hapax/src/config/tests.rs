@@ -361,6 +361,7 @@ fn every_setting_is_described_and_has_a_default_unless_it_is_optional() {
                 "tls",
                 "token_file",
                 "audit_file",
+                "probe_after",
             ]
             .contains(&name.as_str());
             assert_eq!(

@@ -7,10 +7,12 @@ use std::borrow::Cow;
 use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use hapax_core::json::Pointer;
 use hapax_core::policy::KeySource;
+use hapax_core::probe::Template;
 use hapax_core::scope::ScopePart;
 use http::{HeaderName, Method};
 use ipnet::IpNet;
@@ -412,6 +414,32 @@ impl fmt::Display for ScopeText {
             Self::None => f.write_str("none"),
             Self::Part(part) => part.fmt(f),
         }
+    }
+}
+
+/// How the upstream is asked whether an operation happened.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Probe(pub(crate) Arc<Template>);
+
+text!(
+    Probe,
+    "probe",
+    "a probe, such as \"GET /orders?request={key}\""
+);
+
+impl FromStr for Probe {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        Template::parse(text)
+            .map(|template| Self(Arc::new(template)))
+            .map_err(|error| format!("{text:?}: {error}"))
+    }
+}
+
+impl fmt::Display for Probe {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
     }
 }
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
-use http::header::{CONNECTION, EXPECT, UPGRADE};
+use http::header::{CONNECTION, EXPECT, HOST, UPGRADE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
@@ -196,6 +196,11 @@ async fn forward(
         .target(request.uri())
         .map_err(|error| not_sent(false, error))?;
     *request.uri_mut() = target;
+    // A question of hapax itself has no client who named the host.
+    if !request.headers().contains_key(HOST) {
+        let uri = request.uri().clone();
+        forward::fit_for_http1(request.headers_mut(), &uri, &base);
+    }
     let tunnel = request.extensions_mut().remove::<Tunnel>();
     let client = tunnel.map(|tunnel| (tunnel, hyper::upgrade::on(&mut request)));
     let sending = upstream.send(request);

@@ -33,6 +33,7 @@ mod limits;
 mod modes;
 mod operations;
 mod power;
+mod probe;
 mod problems;
 mod replay;
 mod resolving;
