@@ -6,13 +6,14 @@ use crate::source::{is_word, line_of};
 use crate::tree::File;
 
 /// Folders whose paths in a document must exist.
-const FOLDERS: [&str; 8] = [
+const FOLDERS: [&str; 9] = [
     "crates/",
     "docs/",
     "scripts/",
     "tidy/",
     "examples/",
     "clients/",
+    "deploy/",
     ".ci/",
     ".config/",
 ];

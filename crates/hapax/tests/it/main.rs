@@ -18,6 +18,7 @@ mod support;
 mod upstream;
 
 mod access;
+mod alerts;
 mod answers;
 mod at_once;
 mod browsing;
