@@ -11,6 +11,7 @@ use crate::key::RecordKey;
 use crate::probe::ProbeOutcome;
 use crate::record::{StateKind, UnknownReason};
 use crate::store::StoreError;
+use crate::trace::Spans;
 
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -265,12 +266,19 @@ pub struct Answered<'a> {
     pub total: Duration,
     /// The trace id of the request's `traceparent`.
     pub trace_id: Option<&'a str>,
+    /// The request's spans, where the observer [wants them](Observer::wants_spans).
+    pub spans: Option<&'a Spans>,
 }
 
 /// Whoever watches. Called on the data path: must be quick and must not block.
 pub trait Observer: Send + Sync + 'static {
     /// Takes note of an event.
     fn observe(&self, event: &Event<'_>);
+
+    /// Whether requests are given spans. Asked once a request; without spans a request costs nothing for them.
+    fn wants_spans(&self) -> bool {
+        false
+    }
 }
 
 /// Watches nothing.

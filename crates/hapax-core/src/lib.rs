@@ -27,6 +27,7 @@ pub mod secret;
 pub mod settle;
 pub mod store;
 pub mod time;
+pub mod trace;
 
 mod decide;
 

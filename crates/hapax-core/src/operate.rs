@@ -108,6 +108,7 @@ pub fn rule(
             Ok(Ruling::Replace(Box::new(Record {
                 claim: seal,
                 state: State::Completed(answer),
+                asked_by: None,
                 ..held.record.clone()
             })))
         }
@@ -131,6 +132,7 @@ fn expired(held: &Held, kind: StateKind, seal: ClaimId) -> Ruling {
         retention: Duration::ZERO,
         // A tombstone answers nothing but that the key was used: the answer may go.
         state: State::Completed(unavailable()),
+        asked_by: None,
         ..held.record.clone()
     }))
 }

@@ -25,6 +25,7 @@ use hapax_core::problem::{Problem, ProblemKind};
 use hapax_core::record::Content;
 use hapax_core::settle;
 use hapax_core::store::{Store, StoreError};
+use hapax_core::trace::{Spans, Work};
 
 use crate::body::{BoxError, RequestBody, ResponseBody};
 use crate::coding;
@@ -63,6 +64,7 @@ pub(crate) struct Drive<S, I, B, R> {
     pub(crate) asked: Asked,
     pub(crate) key: RecordKey,
     pub(crate) started: Instant,
+    pub(crate) spans: Option<Box<Spans>>,
     pub(crate) reply_to: Option<oneshot::Sender<Response<ResponseBody<R>>>>,
     pub(crate) call: Option<Call<R>>,
     pub(crate) answer: Option<Box<Exchange<R>>>,
@@ -101,7 +103,26 @@ where
             if matches!(step, Step::Done) {
                 return;
             }
+            let work = self.work_of(&step);
+            let from = self.started.elapsed();
             input = self.perform(step, &attempt).await;
+            if let (Some(spans), Some(work)) = (self.spans.as_mut(), work) {
+                spans.tell(work, from, self.started.elapsed());
+            }
+        }
+    }
+
+    /// What a step is called in a trace; heartbeats and waits have no name. The upstream's part is told when it ends.
+    fn work_of(&self, step: &Step) -> Option<Work> {
+        self.spans.as_ref()?;
+        match step {
+            Step::Probe => Some(Work::Probe),
+            Step::Insert(_) => Some(Work::Claim),
+            Step::Replace { .. } if self.dispatched_at.is_none() => Some(Work::Claim),
+            Step::Replace { .. } | Step::Remove { .. } if self.call.is_none() => {
+                Some(Work::Complete)
+            }
+            _ => None,
         }
     }
 
@@ -238,6 +259,9 @@ where
     fn prepare(&self, headers: &mut HeaderMap, attempt: u32) {
         headers.insert(settle::HAPAX_ATTEMPT, HeaderValue::from(attempt));
         headers.remove(settle::HAPAX_OUTCOME);
+        if let Some(spans) = &self.spans {
+            spans.hand_on(headers);
+        }
         if self.routed.policy.mode == Mode::Observe {
             return;
         }
@@ -306,6 +330,10 @@ where
             .map(|at| at.elapsed())
             .unwrap_or_default();
         self.upstream_took = Some(took);
+        if let Some(spans) = self.spans.as_mut() {
+            let until = self.started.elapsed();
+            spans.tell(Work::Upstream, until.saturating_sub(took), until);
+        }
         self.shared.observer.observe(&Event::UpstreamCalled {
             record,
             route: &self.routed.name,
@@ -341,6 +369,9 @@ where
         );
         let record = attempt.ticket().key;
         let trace = attempt.ticket().trace.as_deref();
+        if let Some(spans) = self.spans.as_mut() {
+            spans.first = reply.first.take();
+        }
         self.shared.observer.observe(&Event::Answered(Answered {
             route: &self.routed.name,
             method: &self.asked.method,
@@ -352,6 +383,7 @@ where
             upstream: self.upstream_took,
             total: self.started.elapsed(),
             trace_id: trace.and_then(trace_id),
+            spans: self.spans.as_deref(),
         }));
         let sent = self
             .reply_to

@@ -20,7 +20,7 @@ use tokio::time::{Instant, timeout};
 use tower_service::Service;
 
 use hapax_core::attempt::{Attempt, Ticket};
-use hapax_core::event::{Answered, Event, Outcome};
+use hapax_core::event::{Answered, Event, Observer, Outcome};
 use hapax_core::fingerprint::{Fingerprint, Subject};
 use hapax_core::key::{KeyError, RecordKey, derived_upstream_key};
 use hapax_core::policy::{Anonymous, KeyRequirement, Mode, UpstreamKey};
@@ -30,6 +30,7 @@ use hapax_core::record::ClaimId;
 use hapax_core::scope::{Scope, ScopeId, scope_of};
 use hapax_core::settle;
 use hapax_core::store::Store;
+use hapax_core::trace::{ID_BYTES, Spans, Work};
 
 use crate::body::{BoxError, Read, RequestBody, ResponseBody, read_bounded};
 use crate::digest;
@@ -93,13 +94,15 @@ where
         let inner = std::mem::replace(&mut self.inner, clone);
         let shared = Arc::clone(&self.shared);
         let started = Instant::now();
-        let (parts, body) = request.into_parts();
+        let (mut parts, body) = request.into_parts();
+        let spans = spans_of(&mut parts.headers, &*shared.observer);
         let routed = shared.routing.route(&parts.method, parts.uri.path());
         let arrival = Arrival {
             shared,
             routed,
             inner,
             started,
+            spans,
         };
         Box::pin(async move {
             if arrival.routed.policy.covers(&parts.method) {
@@ -120,6 +123,7 @@ struct Arrival<S, I> {
     routed: Routed,
     inner: I,
     started: Instant,
+    spans: Option<Box<Spans>>,
 }
 
 /// A refusal before the store is touched.
@@ -304,9 +308,17 @@ where
         request.headers_mut().remove(settle::HAPAX_ATTEMPT);
         request.headers_mut().remove(settle::HAPAX_OUTCOME);
         let preflight = preflight_of(&request);
+        if let Some(spans) = &self.spans {
+            spans.hand_on(request.headers_mut());
+        }
+        let sent_at = self.started.elapsed();
         let trace = trace_of(request.headers());
         let trace = trace.as_deref().and_then(trace_id);
-        match self.inner.call(request).await {
+        let answered = self.inner.call(request).await;
+        if let Some(spans) = self.spans.as_mut() {
+            spans.tell(Work::Upstream, sent_at, self.started.elapsed());
+        }
+        match answered {
             Ok(mut response) => {
                 // A word to hapax, not to the client.
                 response.headers_mut().remove(settle::HAPAX_OUTCOME);
@@ -327,7 +339,7 @@ where
 
     /// Starts the attempt in a task of its own and waits for its answer (P18).
     async fn attempt<B, R>(
-        self,
+        mut self,
         parts: Parts,
         content: Bytes,
         carried: Carried,
@@ -364,6 +376,7 @@ where
             asked,
             key: ticket.key,
             started: self.started,
+            spans: self.spans.take(),
             reply_to: Some(reply_to),
             call: None,
             answer: None,
@@ -480,6 +493,7 @@ where
             upstream: None,
             total: self.started.elapsed(),
             trace_id,
+            spans: self.spans.as_deref(),
         }));
     }
 }
@@ -532,6 +546,16 @@ pub(crate) fn target_of(uri: &Uri) -> &str {
 fn trace_of(headers: &HeaderMap) -> Option<String> {
     let value = headers.get("traceparent")?.to_str().ok()?;
     (value.len() <= 64).then(|| value.to_owned())
+}
+
+/// The request's spans, when somebody wants them and there are ids for them.
+fn spans_of(headers: &mut HeaderMap, observer: &dyn Observer) -> Option<Box<Spans>> {
+    if !observer.wants_spans() {
+        return None;
+    }
+    let mut random = [0; ID_BYTES];
+    getrandom::fill(&mut random).ok()?;
+    Some(Spans::begin(headers, random))
 }
 
 pub(crate) fn claim_ids() -> Option<(ClaimId, ClaimId)> {

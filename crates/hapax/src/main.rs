@@ -15,6 +15,7 @@ mod serve;
 mod status;
 mod tail;
 mod telemetry;
+mod traces;
 mod upstream;
 
 use std::io::Write;

@@ -17,6 +17,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval, timeout};
 use tower_layer::Layer;
 
+use hapax_core::event::Observer;
 use hapax_core::store::{Durability, Store};
 use hapax_store::{
     AnyStore, EmbeddedStore, Limits as StoreLimits, MemoryStore, OpenError,
@@ -37,6 +38,7 @@ use crate::gateway::proxy::{Forward, Gateway, Live, LiveRouting, SharedLive};
 use crate::gateway::tls::{TlsError, tls_config};
 use crate::gateway::wire::Deadlines;
 use crate::telemetry::{LogFilter, Metrics, StoreMetrics, filter_of, start_logging};
+use crate::traces;
 use crate::upstream::{TlsRoots, Upstream, UpstreamSettings, UpstreamSetupError};
 
 /// How often expired records are looked for, and how many go at once (P35).
@@ -141,7 +143,9 @@ async fn serve(
     let (reloads, reloads_asked) = mpsc::channel(1);
     let live = Arc::clone(&reloader.live);
     let routing = LiveRouting(Arc::clone(&live));
-    let observer = Arc::new(Both(Arc::clone(&metrics), Arc::clone(&operators.activity)));
+    let observer = Both(Arc::clone(&metrics), Arc::clone(&operators.activity));
+    let collector = live.load().settings.telemetry.otlp_endpoint.clone();
+    let (observer, sending) = observer_of(collector.as_ref(), Arc::new(observer), &metrics)?;
     let layer = HapaxLayer::new(store, routing, observer, options);
     let forward = Forward {
         upstream,
@@ -191,6 +195,9 @@ async fn serve(
     sweeping.abort();
     completing.abort();
     admin.stop().await;
+    if let Some(sending) = sending {
+        sending.stop().await;
+    }
     tracing::info!("stopped");
     Ok(())
 }
@@ -239,6 +246,19 @@ fn audit_log(settings: &Settings, clock: &Arc<SystemClock>) -> Result<AuditLog, 
         (None, StoreKind::Embedded) => AuditLog::open(&settings.store.path.join(AUDIT_FILE), clock),
         (None, _) => Ok(AuditLog::in_memory(clock)),
     }
+}
+
+/// Who is told what happens, the sender of spans among them where there is a collector.
+fn observer_of(
+    collector: Option<&config::Upstream>,
+    observer: Arc<dyn Observer>,
+    metrics: &Metrics,
+) -> Result<(Arc<dyn Observer>, Option<traces::Sending>), ServeError> {
+    let Some(collector) = collector else {
+        return Ok((observer, None));
+    };
+    let (observer, sending) = traces::start(collector, observer, metrics.span_counts())?;
+    Ok((observer, Some(sending)))
 }
 
 /// A listener's task and how to end it.

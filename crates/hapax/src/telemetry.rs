@@ -18,6 +18,7 @@ use hapax_core::store::Stats;
 use hapax_store::StoreObserver;
 
 use crate::config::{LogFormat, TelemetrySettings};
+use crate::traces::SpanCounts;
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct RouteOutcome {
@@ -68,6 +69,7 @@ pub(crate) struct Metrics {
     settlement_abandoned: Counter,
     client_gone: Counter,
     reload_success: Gauge,
+    spans: SpanCounts,
 }
 
 /// 50 µs to some 100 s: a memory look-up and a slow upstream both lie well inside.
@@ -102,6 +104,7 @@ impl Metrics {
             settlement_abandoned: Counter::default(),
             client_gone: Counter::default(),
             reload_success: Gauge::default(),
+            spans: SpanCounts::default(),
         };
         metrics.reload_success.set(1);
         // A family shows nothing until it has a member: zeros are what alerts are written for.
@@ -146,6 +149,8 @@ impl Metrics {
             "hapax_stale_write_refused", "Writes refused because the claim no longer held the key", self.stale_write_refused;
             "hapax_settlement_abandoned", "Answers that could not be stored while the lease lived", self.settlement_abandoned;
             "hapax_client_gone", "Keyed requests whose client left before the answer", self.client_gone;
+            "hapax_spans_sent", "Spans that the trace collector took", self.spans.sent;
+            "hapax_spans_dropped", "Spans that were dropped: the queue was full or the collector did not take them", self.spans.dropped;
             "hapax_config_reload_success", "Whether the last reload was taken", self.reload_success;
         }
         let build = Family::<BuildLabels, Gauge>::default();
@@ -179,6 +184,11 @@ impl Metrics {
             let _ = writeln!(text, "# a metric could not be encoded");
         }
         text
+    }
+
+    /// What became of spans.
+    pub(crate) fn span_counts(&self) -> SpanCounts {
+        self.spans.clone()
     }
 
     /// Notes whether a reload was taken.

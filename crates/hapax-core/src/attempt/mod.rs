@@ -186,6 +186,8 @@ pub struct Reply {
     pub outcome: Outcome,
     /// How often the operation has been sent, where that is known.
     pub attempt: Option<u32>,
+    /// The `traceparent` of the execution that the answer comes from, where that was another attempt's.
+    pub first: Option<Arc<str>>,
     /// How old the record is that the answer comes from.
     pub age: Option<Duration>,
 }

@@ -107,6 +107,7 @@ impl Attempt {
             status: Some(IdempotencyStatus::Unknown),
             attempt: reply.attempt,
             age: reply.age,
+            first: reply.first,
             ..problem_reply(
                 ProblemKind::OutcomeUnknown,
                 "An earlier request with this key was sent to the upstream and its outcome is not known. \

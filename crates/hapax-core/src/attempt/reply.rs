@@ -28,6 +28,7 @@ impl Attempt {
             outcome,
             attempt: Some(executing.attempt),
             age: None,
+            first: None,
         }
     }
 
@@ -80,6 +81,7 @@ pub(super) fn problem_reply(kind: ProblemKind, detail: &'static str, outcome: Ou
         outcome,
         attempt: None,
         age: None,
+        first: None,
     }
 }
 
@@ -104,6 +106,7 @@ pub(super) fn reply_from(decision: Decision, held: &Held, now: Timestamp) -> Rep
                 outcome,
                 attempt: None,
                 age: None,
+                first: None,
             }
         }
         (Decision::InProgress, _) => in_progress_reply(),
@@ -133,6 +136,7 @@ pub(super) fn reply_from(decision: Decision, held: &Held, now: Timestamp) -> Rep
     Reply {
         attempt: Some(held.record.attempt),
         age,
+        first: held.record.trace.clone(),
         ..reply
     }
 }

@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use hapax_core::event::{Event, Observer, Outcome};
 use hapax_core::key::RecordKey;
+use hapax_core::probe::ProbeOutcome;
 use hapax_core::record::{StateKind, UnknownReason};
 use hapax_core::time::{Clock, Timestamp};
 
@@ -60,6 +61,9 @@ pub(crate) enum What {
     BecameUnknown {
         reason: UnknownReason,
     },
+    Probed {
+        outcome: ProbeOutcome,
+    },
     LeaseLost,
     StaleWriteRefused,
     SettlementAbandoned,
@@ -85,6 +89,7 @@ impl What {
             Self::Settled { .. } => "stored",
             Self::Released => "released",
             Self::BecameUnknown { .. } => "became_unknown",
+            Self::Probed { .. } => "probed",
             Self::LeaseLost => "lease_lost",
             Self::StaleWriteRefused => "stale_write_refused",
             Self::SettlementAbandoned => "settlement_abandoned",
@@ -264,9 +269,18 @@ impl Observer for Activity {
                 record,
                 route,
                 reason,
+                ..
             } => {
                 let reason = *reason;
                 (Some(*record), Some(*route), What::BecameUnknown { reason })
+            }
+            Event::Probed {
+                record,
+                route,
+                outcome,
+            } => {
+                let outcome = *outcome;
+                (Some(*record), Some(*route), What::Probed { outcome })
             }
             Event::Released { record } => (Some(*record), None, What::Released),
             Event::LeaseLost { record } => (Some(*record), None, What::LeaseLost),

@@ -217,6 +217,7 @@ mod tests {
             upstream: None,
             total: Duration::from_millis(millis),
             trace_id: None,
+            spans: None,
         }
     }
 

@@ -127,7 +127,7 @@ pub(super) struct TimelineView {
 pub(super) struct MomentView {
     at: String,
     /// `claimed`, `forwarded`, `upstream_answered`, `upstream_failed`, `stored`, `released`,
-    /// `became_unknown`, `lease_lost`, `stale_write_refused`, `settlement_abandoned`,
+    /// `became_unknown`, `probed`, `lease_lost`, `stale_write_refused`, `settlement_abandoned`,
     /// `client_gone`, `answered` or `operator`.
     event: &'static str,
     /// `memory`: this process saw it and will forget it. `record`: the durable record says so.
@@ -192,6 +192,7 @@ impl From<What> for Facts {
                 (facts.outcome, facts.status) = (Some(outcome.as_str()), Some(status));
                 facts.took_ms = Some(took_ms);
             }
+            What::Probed { outcome } => facts.outcome = Some(outcome.as_str()),
             What::Operator { action } => facts.action = Some(action),
             What::Released
             | What::LeaseLost

@@ -62,6 +62,7 @@ pub(crate) fn init() -> String {
                     out,
                     "# {name} = {{ cert_file = \"cert.pem\", key_file = \"key.pem\" }}"
                 ),
+                (None, "otlp_endpoint") => writeln!(out, "# {name} = \"http://127.0.0.1:4318\""),
                 (None, "probe_after") => writeln!(out, "# {name} = \"30s\""),
                 (None, _) => writeln!(out, "# {name} = \"ca.pem\""),
             };

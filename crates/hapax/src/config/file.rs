@@ -10,7 +10,7 @@ use hapax_core::{key, policy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::upstream::Upstream;
+use super::upstream::{Collector, Upstream};
 use super::value::{
     Address, FieldName, JsonPointer, LogFilter, MethodName, Network, Period, Probe, ScopeText,
     Size, Source,
@@ -443,6 +443,10 @@ pub(crate) struct Telemetry {
     /// How log lines are written. The default suits both a terminal and a log collector. Restart
     /// to change it.
     pub(crate) log_format: LogFormat,
+    /// Where the spans of requests are sent, as OTLP over HTTP (JSON): `http://HOST:4318`; `/v1/traces` is added. Unset, there
+    /// are none, and requests pass with the trace context they came with. Restart to change it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) otlp_endpoint: Option<Collector>,
 }
 
 impl Default for Telemetry {
@@ -450,6 +454,7 @@ impl Default for Telemetry {
         Self {
             log: LogFilter("info".to_owned()),
             log_format: LogFormat::Auto,
+            otlp_endpoint: None,
         }
     }
 }

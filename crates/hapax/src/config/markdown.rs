@@ -152,6 +152,5 @@ const ENDING: &str = "
 ## Not supported by this version
 
 These names are settled and refused with an error that says so: `[store] url`, `url_file`,
-`encryption_key_file` and the kinds `postgres` and `redis`; the scopes `claim:NAME` and `tls:subject`; `authorize`;
-`[telemetry] otlp_endpoint`.
+`encryption_key_file` and the kinds `postgres` and `redis`; the scopes `claim:NAME` and `tls:subject`; and `authorize`.
 ";

@@ -34,4 +34,4 @@ pub(crate) use load::{DEFAULT_FILE, Flags, Loaded, Sources, load};
 pub(crate) use route::{Route, RouteTable};
 pub(crate) use settings::{AdminSettings, Settings, StoreSettings, TelemetrySettings};
 pub(crate) use show::Origins;
-pub(crate) use upstream::Scheme;
+pub(crate) use upstream::{Scheme, Upstream};

@@ -114,7 +114,6 @@ pub(crate) fn unsupported(section: &str, name: &str, value: &DeValue<'_>) -> Opt
     let because = match (section, name) {
         ("store", "url" | "url_file") => "the stores are `embedded` and `memory`",
         ("store", "encryption_key_file") => "protect the store's directory instead",
-        ("telemetry", "otlp_endpoint") => "metrics are at /metrics of the admin listener",
         ("defaults", "authorize") => "a replay needs only the key and its scope",
         ("store", "kind") => {
             let kind = value

@@ -99,6 +99,8 @@ pub(crate) struct TelemetrySettings {
     /// A filter in the notation of `tracing`, known to be valid.
     pub(crate) log: String,
     pub(crate) log_format: LogFormat,
+    /// Where spans go; `None` for nowhere.
+    pub(crate) otlp_endpoint: Option<Upstream>,
 }
 
 impl Settings {
@@ -120,7 +122,7 @@ impl Settings {
                 max_outstanding_per_scope;
             admin.listen, token_file, audit_file;
             store.kind, path, max_bytes, max_records, min_free_disk, operation_timeout;
-            telemetry.log_format;
+            telemetry.log_format, otlp_endpoint;
         }
         changes
     }
@@ -197,6 +199,7 @@ impl From<file::Telemetry> for TelemetrySettings {
         Self {
             log: telemetry.log.0,
             log_format: telemetry.log_format,
+            otlp_endpoint: telemetry.otlp_endpoint.map(|collector| collector.0),
         }
     }
 }

@@ -362,6 +362,7 @@ fn every_setting_is_described_and_has_a_default_unless_it_is_optional() {
                 "token_file",
                 "audit_file",
                 "probe_after",
+                "otlp_endpoint",
             ]
             .contains(&name.as_str());
             assert_eq!(
@@ -483,6 +484,7 @@ fn the_documentation_of_a_setting_says_when_it_needs_a_restart() {
         [telemetry]
         log = "warn"
         log_format = "json"
+        otlp_endpoint = "http://127.0.0.1:4318"
     "#;
     let changes = text("")
         .unwrap()

@@ -142,6 +142,40 @@ impl JsonSchema for Upstream {
     }
 }
 
+/// Where spans are sent: a URL of the same form.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Collector(pub(crate) Upstream);
+
+impl Serialize for Collector {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.0.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Collector {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        // The upstream's messages, about another server.
+        let renamed = |message: String| message.replace("upstream", "collector");
+        let parsed = text.parse::<Upstream>().map_err(renamed);
+        parsed.map(Self).map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Collector {
+    fn schema_name() -> Cow<'static, str> {
+        "Collector".into()
+    }
+
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        Upstream::json_schema(generator)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -42,4 +42,5 @@ mod shapes;
 mod signals;
 mod streams;
 mod telemetry;
+mod traces;
 mod unreachable;
