@@ -1,6 +1,8 @@
 // Calls of the admin API. The token stays in this tab and goes nowhere but into the Authorization field.
 
 const KEY = "hapax-token";
+// A gateway that does not answer in so many milliseconds is away.
+const PATIENCE = 5000;
 let token = sessionStorage.getItem(KEY);
 let whenUnauthenticated = () => {};
 
@@ -28,7 +30,7 @@ async function send(method, path, { body, version, signal } = {}) {
   if (body !== undefined) headers["Content-Type"] = "application/json";
   if (version) headers["If-Match"] = `"${version}"`;
   const response = await fetch(path, {
-    method, headers, signal, cache: "no-store", credentials: "omit", redirect: "error",
+    method, headers, signal: signal ?? AbortSignal.timeout(PATIENCE), cache: "no-store", credentials: "omit", redirect: "error",
     body: body === undefined ? undefined : JSON.stringify(body),
   });
   if (response.ok) return response;

@@ -14,7 +14,7 @@ import { verdict } from "./verdict.js";
 const ASK_EVERY = 3000;
 const windows = { "15m": "15 minutes", "1h": "an hour", "5m": "5 minutes" };
 // Below the first answer that is late by so much, a page says nothing of it.
-const SILENCE = 6000;
+const SILENCE = 4000;
 
 function useGateway(window) {
   const [known, setKnown] = useState({ observed: new Map() });
@@ -22,7 +22,10 @@ function useGateway(window) {
   const [isAsking, setAsking] = useState(0);
   const answeredAt = useRef(Date.now());
   useEffect(() => { onUnauthenticated(() => setNeedsToken(true)); }, []);
+  const isUnderWay = useRef(false);
   const ask = useCallback(async () => {
+    if (isUnderWay.current) return;
+    isUnderWay.current = true;
     try {
       const [status, stats, unknown, lapsed, routes, audit, text, me] = await Promise.all([
         get("status"), get(`stats?window=${window}`), get("records?state=unknown&limit=50"),
@@ -39,6 +42,8 @@ function useGateway(window) {
     } catch {
       const since = answeredAt.current;
       if (Date.now() - since > SILENCE) setKnown((before) => ({ ...before, silentSince: since }));
+    } finally {
+      isUnderWay.current = false;
     }
   }, [window]);
   useEffect(() => {
@@ -60,6 +65,29 @@ function outcomeSeries(stats) {
   }));
 }
 
+// Steps that are over and that this process has counted: the present one would always look like a fall.
+function complete(stats) {
+  const since = Date.parse(stats.counting_since) / 1000 - stats.step_s;
+  const first = Math.max(0, Math.min(stats.at.findIndex((at) => at >= since), stats.at.length - 3));
+  const last = stats.at.length - 1;
+  const cut = (column) => column.slice(first, last);
+  return {
+    ...stats, at: cut(stats.at), added_p50_ms: cut(stats.added_p50_ms), added_p99_ms: cut(stats.added_p99_ms),
+    requests: Object.fromEntries(Object.entries(stats.requests).map(([outcome, column]) => [outcome, cut(column)])),
+  };
+}
+
+function shapeOf(stats) {
+  return {
+    at: stats.at,
+    outcomes: outcomeSeries(stats),
+    added: [
+      { name: "half within", tone: "executed", values: stats.added_p50_ms },
+      { name: "99 of 100 within", tone: "refused", values: stats.added_p99_ms },
+    ],
+  };
+}
+
 function App() {
   const [window, setWindow] = useState("15m");
   const [picked, setPicked] = useState(null);
@@ -77,16 +105,12 @@ function App() {
   const probing = useMemo(() => new Set((known.routes ?? [])
     .filter((route) => typeof route.settings.on_unknown?.value === "object" && route.settings.on_unknown.value)
     .map((route) => route.name)), [known.routes]);
-  const shape = useMemo(() => stats && {
-    outcomes: outcomeSeries(stats),
-    added: [
-      { name: "half within", tone: "executed", values: stats.added_p50_ms },
-      { name: "99 of 100 within", tone: "refused", values: stats.added_p99_ms },
-    ],
-  }, [stats]);
+  const shape = useMemo(() => stats && shapeOf(complete(stats)), [stats]);
+
   const onAct = useCallback((record, name) => setActing({ record, name }), []);
   const onDone = (done) => {
     setSaid(`Done: ${done.was} → ${done.state}. It is in the audit log.${done.warning ? ` ${done.warning}` : ""}`);
+    if (done.state === "vacant" && done.id === picked) setPicked(null);
     setVersion((n) => n + 1);
     askNow();
   };
@@ -104,8 +128,8 @@ function App() {
         <label class="choice">Window <select value=${window} onChange=${(event) => setWindow(event.target.value)}>
           ${["5m", "15m", "1h"].map((one) => html`<option value=${one}>${windows[one]}</option>`)}</select></label></div>
       ${shape && html`<div class="two">
-        <${Chart} title="Outcomes" unit="requests/s" isStacked at=${stats.at} series=${shape.outcomes} show=${(n) => compact(n == null ? null : Math.round(n * 10) / 10)} />
-        <${Chart} title="Added latency" note="What hapax adds to a request that is executed." at=${stats.at} series=${shape.added} show=${millis} />
+        <${Chart} title="Outcomes" unit="requests/s" isStacked at=${shape.at} series=${shape.outcomes} show=${(n) => compact(n == null ? null : Math.round(n * 10) / 10)} />
+        <${Chart} title="Added latency" note="What hapax adds to a request that is executed." at=${shape.at} series=${shape.added} show=${millis} />
       </div>`}
       <div class="two wide"><${Feed} onPick=${setPicked} /><${Routes} routes=${known.routes} sums=${stats?.routes} observed=${known.observed} window=${windows[window]} /></div>
       <${Inspector} picked=${picked} onPick=${setPicked} role=${me?.role} scopes=${scopes} onAct=${onAct} version=${version} />

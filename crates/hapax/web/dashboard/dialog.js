@@ -11,7 +11,7 @@ export const actions = {
     call: "resolve",
     does: "The record becomes completed. The operation is never sent again, and repeats get the answer you give here, or 409 “response unavailable” without one.",
     body: (reason, response) => ({ as: "completed", reason, response }),
-    twin: (id, reason) => ["hapax", "keys", "resolve", id, "--as", "completed", "--reason", reason, "--yes", ...admin()],
+    twin: ({ id, version }, reason, hasAnswer) => ["hapax", "keys", "resolve", id, "--as", "completed", ...(hasAnswer ? ["--response-file", "answer.json"] : []), "--reason", reason, "--if-version", version, "--yes", ...admin()],
     takesAnswer: true,
   },
   not_executed: {
@@ -20,7 +20,7 @@ export const actions = {
     call: "resolve",
     does: "The key becomes vacant, and the next request with it RUNS the operation. If it did happen after all, it happens twice. Be sure.",
     body: (reason) => ({ as: "not_executed", reason }),
-    twin: (id, reason) => ["hapax", "keys", "resolve", id, "--as", "not_executed", "--reason", reason, "--yes", ...admin()],
+    twin: ({ id, version }, reason) => ["hapax", "keys", "resolve", id, "--as", "not_executed", "--reason", reason, "--if-version", version, "--yes", ...admin()],
     isDangerous: true,
   },
   release: {
@@ -29,7 +29,7 @@ export const actions = {
     call: "release",
     does: "The record and its stored answer are removed, and the next request with the key RUNS the operation again.",
     body: (reason) => ({ reason }),
-    twin: (id, reason) => ["hapax", "keys", "release", id, "--reason", reason, "--yes", ...admin()],
+    twin: ({ id, version }, reason) => ["hapax", "keys", "release", id, "--reason", reason, "--if-version", version, "--yes", ...admin()],
     isDangerous: true,
   },
   expire: {
@@ -38,7 +38,7 @@ export const actions = {
     call: "expire",
     does: "The stored answer is given up now, as if its time were over. Where the route keeps no tombstone, the next request with the key runs the operation again.",
     body: (reason) => ({ reason }),
-    twin: (id, reason) => ["hapax", "keys", "expire", id, "--reason", reason, "--yes", ...admin()],
+    twin: ({ id, version }, reason) => ["hapax", "keys", "expire", id, "--reason", reason, "--if-version", version, "--yes", ...admin()],
     isDangerous: true,
   },
 };
@@ -71,7 +71,7 @@ export function ActionDialog({ record, name, onClose, onDone }) {
       setBusy(false);
     }
   };
-  const words = action.twin(record.id, reason.trim() || "why");
+  const words = action.twin(record, reason.trim() || "why", hasAnswer);
   return html`
     <dialog ref=${dialog} onClose=${onClose} aria-labelledby="action-title">
       <form onSubmit=${send}>
@@ -88,7 +88,7 @@ export function ActionDialog({ record, name, onClose, onDone }) {
             <label>Status <input name="status" inputmode="numeric" pattern="[2-5][0-9][0-9]" required value=${status} onInput=${(event) => setStatus(event.target.value)} /></label>
             <label>Content <textarea name="body" rows="4" value=${body} onInput=${(event) => setBody(event.target.value)}></textarea></label>`}`}
         ${action.isDangerous && html`<label class="check"><input name="sure" type="checkbox" required checked=${isSure} onChange=${(event) => setSure(event.target.checked)} /> I have checked: it may run again.</label>`}
-        <p class="twin">In a terminal: <code>${command(...words)}</code>${hasAnswer && html` <small>(and the answer in a file, see <code>hapax keys resolve --help</code>)</small>`}</p>
+        <p class="twin">In a terminal: <code>${command(...words)}</code>${hasAnswer && html` <small>with the answer in <code>answer.json</code>: <code>${JSON.stringify({ status: Number(status), headers: [], body: "…" })}</code></small>`}</p>
         <p class="problem" role="alert">${problem}</p>
         <div class="buttons">
           <button type="button" class="quiet" onClick=${() => dialog.current.close()}>Leave it</button>

@@ -4,7 +4,7 @@
 
 import { html, useEffect, useReducer, useRef, useState } from "./vendor/preact-htm.js";
 import { events } from "./api.js";
-import { clock, compact, millis, outcomes, short } from "./text.js";
+import { admin, clock, command, compact, millis, outcomes, short } from "./text.js";
 
 const ROWS = 60;
 // What is kept for parsing between two frames: the newest of each kind wins over the rest.
@@ -149,10 +149,10 @@ export function Feed({ onPick }) {
           <span class="what">${row.event === "answered" ? html`<b>${row.outcome.replaceAll("_", " ")}</b> ` : ""}<span>${says(row)}</span></span>
           <span class="where">${row.route || ""}</span>
           <span class="took">${row.took_ms != null ? millis(row.took_ms) : ""}</span>
-          ${row.record ? html`<button class="link" onClick=${() => onPick(row.record)} aria-label=${`Inspect record ${row.record}`}>${short(row.record)}</button>` : html`<span></span>`}
+          ${row.record ? html`<button class="link" onClick=${() => onPick(row.record)} aria-label=${`${short(row.record)}: inspect this record`}>${short(row.record)}</button>` : html`<span></span>`}
         </li>`)}
       </ol>
       ${rows.length === 0 && html`<p class="note">${filter === "all" ? "Events appear here as they happen." : "None of these since this page was opened."}</p>`}
-      <p class="twin">In a terminal: <code>hapax tail</code></p>
+      <p class="twin">In a terminal: <code>${command("hapax", "tail", ...admin())}</code></p>
     </section>`;
 }

@@ -43,7 +43,7 @@ export function Inspector({ picked, onPick, role, scopes, onAct, version }) {
           <input name="key" required maxlength="255" autocomplete="off" spellcheck="false" value=${key} onInput=${(event) => setKey(event.target.value)} /></label>
         <button class="primary">Look up</button>
       </form>
-      <p class="note">Neither is put into a URL, stored or logged. In a terminal: <code>${command("hapax", "keys", "lookup", ...(part && value ? ["--scope", part] : []), "--key-file", "-", ...admin())}</code></p>
+      <p class="note">Neither is put into a URL, stored or logged. In a terminal, with the key in a file${part && value ? html` and <code>${part} VALUE</code> in another` : ""}: <code>${command("hapax", "keys", "lookup", "--key-file", "key.txt", ...(part && value ? ["--scope-file", "scope.txt"] : []), ...admin())}</code></p>
       <p class="problem" role="alert">${problem}</p>
       ${found && found.length === 0 && html`<p class="calm">No record: the key is vacant. The next request with it executes.</p>`}
       ${picked && html`<${Record} id=${picked} role=${role} onAct=${onAct} version=${version} onClose=${() => onPick(null)} />`}
@@ -107,7 +107,7 @@ function Record({ id, role, onAct, version, onClose }) {
   })}
         ${Object.values(record.actions).every((preview) => !preview.is_allowed) && html`<p class="note">Nothing can be done now: ${Object.values(record.actions)[0]?.because}.</p>`}
       </div>
-      <p class="twin">In a terminal: <code>${command("hapax", "keys", "show", record.id, ...admin())}</code></p>
+      <p class="twin">In a terminal: <code>${command("hapax", "keys", "show", record.id, ...(content ? ["--content"] : []), ...admin())}</code></p>
     </article>`;
 }
 

@@ -87,7 +87,7 @@ export function Lanes({ timeline }) {
             <span class=${`bar tone-${lane.kind === "execution" ? (lane.end === "became_unknown" ? "trouble" : "executed") : lane.kind}`}
               style=${{ left: `${place(lane.from)}%`, width: `max(6px, ${place(lane.until) - place(lane.from)}%)` }}></span>
             ${lane.marks.filter((mark) => mark.event !== "answered").map((mark) => html`
-              <span class=${`mark ${mark.event}`} style=${{ left: `${place(Date.parse(mark.at))}%` }} title=${wording(mark)}></span>`)}
+              <span class=${`moment ${mark.event}`} style=${{ left: `${place(Date.parse(mark.at))}%` }} title=${wording(mark)}></span>`)}
           </span>
         </div>`)}
       <div class="lane ticks"><span class="title">since the first</span><span class="track">

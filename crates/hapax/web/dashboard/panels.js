@@ -98,7 +98,7 @@ export function Audit({ audit, onPick }) {
       ${entries.length === 0 ? html`<p class="calm">Nothing yet. Every action is written down here before it is done, with who did it and why.</p>` : html`
       <ul class="plain">${entries.map((entry) => html`
         <li><time datetime=${entry.at}>${moment(entry.at)}</time>
-          <span><b>${entry.who}</b> ${entry.action.replaceAll("_", " ")} ${entry.record && html`<button class="link" onClick=${() => onPick(entry.record)} aria-label=${`Inspect record ${entry.record}`}>${short(entry.record)}</button>`}
+          <span><b>${entry.who}</b> ${entry.action.replaceAll("_", " ")} ${entry.record && html`<button class="link" onClick=${() => onPick(entry.record)} aria-label=${`${short(entry.record)}: inspect this record`}>${short(entry.record)}</button>`}
           ${entry.phase !== "done" && html` <em>${entry.phase}${entry.because ? ` (${entry.because})` : ""}</em>`}${entry.reason ? html`: ${entry.reason}` : ""}</span></li>`)}</ul>`}
       ${audit.durability === "memory" && html`<p class="note">Kept in memory, as the records of this store are.</p>`}
     </section>`;
@@ -143,6 +143,6 @@ export function TokenForm({ onDone }) {
         </label>
         <button class="primary">Enter</button>
       </form>
-      <p class="twin">In a terminal: <code>${command("hapax", "status", ...admin(), "--token-file", "FILE")}</code></p>
+      <p class="twin">In a terminal: <code>${command("hapax", "status", "--token-file", "token.txt", ...admin())}</code></p>
     </section>`;
 }

@@ -27,7 +27,7 @@ function Case({ record, isOperator, isProbed, onAct, onPick }) {
   return html`
     <li class="case">
       <div>
-        <p class="route"><b>${record.route}</b> <button class="link" onClick=${() => onPick(record.id)} aria-label=${`Inspect record ${record.id}`}>${short(record.id)}</button></p>
+        <p class="route"><b>${record.route}</b> <button class="link" onClick=${() => onPick(record.id)} aria-label=${`${short(record.id)}: inspect this record`}>${short(record.id)}</button></p>
         <p>${why}</p>
         <dl class="facts">
           <div><dt>Unknown since</dt><dd><time datetime=${since} title=${moment(since)}>${ago(since)}</time></dd></div>

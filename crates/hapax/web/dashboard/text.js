@@ -53,6 +53,7 @@ export function bytes(number) {
 
 export function millis(ms) {
   if (ms == null) return "–";
+  if (ms === 0) return "< 1 ms";
   if (ms < 1) return `${Math.round(ms * 1000)} µs`;
   if (ms < 1000) return `${ms < 10 ? ms.toFixed(1) : Math.round(ms)} ms`;
   return span(ms / 1000);
@@ -95,5 +96,6 @@ export function command(...words) {
 
 // The same address for the command line, where it is not the default one.
 export function admin() {
-  return location.host === "127.0.0.1:9090" ? [] : ["--admin", location.origin];
+  const host = location.host.replace(/^localhost(?=:|$)/, "127.0.0.1");
+  return host === "127.0.0.1:9090" ? [] : ["--admin", host];
 }
