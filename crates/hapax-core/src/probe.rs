@@ -289,7 +289,7 @@ impl ProbeOutcome {
 #[derive(Debug)]
 pub enum Resolution {
     /// Write this in its place.
-    Complete(Record),
+    Complete(Box<Record>),
     /// The operation did not happen: the key may be given to whoever asks next.
     Free,
     /// Leave it.
@@ -326,7 +326,7 @@ pub fn resolve(
                 headers: answer.headers,
                 content: answer.content,
             });
-            Resolution::Complete(record)
+            Resolution::Complete(Box::new(record))
         }
         (404 | 410, Settlement::Reject) => {
             let is_quiet = held.written_at.plus(probe_after) <= asked_at;

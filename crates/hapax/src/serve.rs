@@ -131,11 +131,7 @@ async fn serve(
     let operators = Operators::new(&loaded.settings)?;
     let gateway_listener = listen(loaded.settings.server.listen).await?;
     let admin_listener = listen(loaded.settings.admin.listen).await?;
-    let scheme = if gateway_settings.tls.is_some() {
-        "https"
-    } else {
-        "http"
-    };
+    let scheme = gateway_settings.tls.as_ref().map_or("http", |_| "https");
     let gateway_url = url_of(scheme, &gateway_listener)?;
     let admin_url = url_of("http", &admin_listener)?;
 
@@ -184,14 +180,7 @@ async fn serve(
     signals
         .wait_for_the_end(&reloader, &watched, reloads_asked)
         .await;
-    watched.is_draining.store(true, Ordering::Relaxed);
-    tracing::info!("draining");
-    let began = Instant::now();
-    let cut = serving.stop().await;
-    if cut > 0 {
-        tracing::warn!(cut, "connections were cut: they outlasted the drain");
-    }
-    drain_attempts(&layer, drain_timeout.saturating_sub(began.elapsed())).await;
+    drain(&watched, serving, drain_timeout).await;
     sweeping.abort();
     completing.abort();
     admin.stop().await;
@@ -259,6 +248,19 @@ fn observer_of(
     };
     let (observer, sending) = traces::start(collector, observer, metrics.span_counts())?;
     Ok((observer, Some(sending)))
+}
+
+/// Takes nothing new, and waits for what is under way.
+async fn drain(watched: &Watched, serving: Task, drain_timeout: Duration) {
+    watched.is_draining.store(true, Ordering::Relaxed);
+    tracing::info!("draining");
+    let began = Instant::now();
+    let cut = serving.stop().await;
+    if cut > 0 {
+        tracing::warn!(cut, "connections were cut: they outlasted the drain");
+    }
+    let left = drain_timeout.saturating_sub(began.elapsed());
+    drain_attempts(&watched.layer, left).await;
 }
 
 /// A listener's task and how to end it.

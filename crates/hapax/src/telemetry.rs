@@ -14,7 +14,9 @@ use prometheus_client::registry::Registry;
 use tracing_subscriber::EnvFilter;
 
 use hapax_core::event::{Answered, Event, Observer, Outcome, StoreOperation};
-use hapax_core::store::Stats;
+use hapax_core::key::RecordKey;
+use hapax_core::record::UnknownReason;
+use hapax_core::store::{Stats, StoreError};
 use hapax_store::StoreObserver;
 
 use crate::config::{LogFormat, TelemetrySettings};
@@ -275,6 +277,31 @@ fn log_request(answered: &Answered<'_>) {
     );
 }
 
+impl Metrics {
+    fn store_called(&self, operation: StoreOperation, took: Duration, error: Option<&StoreError>) {
+        let labels = OperationLabel {
+            operation: operation.as_str(),
+        };
+        self.store_seconds
+            .get_or_create(&labels)
+            .observe(took.as_secs_f64());
+        if let Some(error) = error {
+            self.store_errors.get_or_create(&labels).inc();
+            tracing::error!(operation = labels.operation, %error, "the store failed");
+        }
+    }
+}
+
+/// Says what to do about it, because this line is what somebody is woken with.
+fn log_unknown(record: RecordKey, route: &str, reason: UnknownReason, is_probed: bool) {
+    let reason = reason.as_str();
+    if is_probed {
+        tracing::warn!(%record, route, reason, "the outcome is unknown: it is not sent again; the upstream is asked whether it happened, see docs/operating.md#unknown-outcomes");
+    } else {
+        tracing::warn!(%record, route, reason, "the outcome is unknown: it is not sent again; ask the upstream whether it happened, see docs/operating.md#unknown-outcomes");
+    }
+}
+
 impl Observer for Metrics {
     fn observe(&self, event: &Event<'_>) {
         match event {
@@ -284,18 +311,7 @@ impl Observer for Metrics {
                 operation,
                 took,
                 error,
-            } => {
-                let labels = OperationLabel {
-                    operation: operation.as_str(),
-                };
-                self.store_seconds
-                    .get_or_create(&labels)
-                    .observe(took.as_secs_f64());
-                if let Some(error) = error {
-                    self.store_errors.get_or_create(&labels).inc();
-                    tracing::error!(operation = labels.operation, %error, "the store failed");
-                }
-            }
+            } => self.store_called(*operation, *took, *error),
             Event::WouldHave { route, outcome } => {
                 let route = (*route).to_owned();
                 let labels = RouteOutcome {
@@ -309,14 +325,7 @@ impl Observer for Metrics {
                 route,
                 reason,
                 is_probed,
-            } => {
-                let reason = reason.as_str();
-                if *is_probed {
-                    tracing::warn!(%record, route, reason, "the outcome is unknown: it is not sent again; the upstream is asked whether it happened, see docs/operating.md#unknown-outcomes");
-                } else {
-                    tracing::warn!(%record, route, reason, "the outcome is unknown: it is not sent again; ask the upstream whether it happened, see docs/operating.md#unknown-outcomes");
-                }
-            }
+            } => log_unknown(*record, route, *reason, *is_probed),
             Event::Probed {
                 record,
                 route,

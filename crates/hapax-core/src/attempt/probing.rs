@@ -61,7 +61,7 @@ impl Attempt {
                 };
                 Step::Replace {
                     expected: held.record.claim,
-                    record,
+                    record: *record,
                 }
             }
             // The attempt that asked has the key, without anybody in between.

@@ -355,7 +355,10 @@ impl World {
         self.probes.count(resolution.outcome());
         let expected = asked.held.record.claim;
         let step = match resolution {
-            Resolution::Complete(record) => Step::Replace { expected, record },
+            Resolution::Complete(record) => Step::Replace {
+                expected,
+                record: *record,
+            },
             Resolution::Free => Step::Remove { expected },
             Resolution::Leave(_) => return,
         };

@@ -11,7 +11,7 @@ use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use hapax_core::event::{Event, Observer, Outcome};
+use hapax_core::event::{Answered, Event, Observer, Outcome};
 use hapax_core::key::RecordKey;
 use hapax_core::probe::ProbeOutcome;
 use hapax_core::record::{StateKind, UnknownReason};
@@ -215,16 +215,20 @@ fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
+impl Activity {
+    fn count(&self, answered: &Answered<'_>) {
+        let at = self.clock.now();
+        let mut shared = self.lock();
+        let route = shared.route(answered.route);
+        shared.series.answered(at, &route, answered);
+    }
+}
+
 impl Observer for Activity {
     fn observe(&self, event: &Event<'_>) {
         let (record, route, what) = match event {
             Event::Answered(answered) => {
-                let at = self.clock.now();
-                {
-                    let mut shared = self.lock();
-                    let route = shared.route(answered.route);
-                    shared.series.answered(at, &route, answered);
-                }
+                self.count(answered);
                 let what = What::Answered {
                     outcome: answered.outcome,
                     status: answered.status.as_u16(),
