@@ -131,8 +131,8 @@ async fn serve(
     let operators = Operators::new(&loaded.settings)?;
     let gateway_listener = listen(loaded.settings.server.listen).await?;
     let admin_listener = listen(loaded.settings.admin.listen).await?;
-    let is_tls = gateway_settings.tls.is_some();
-    let gateway_url = url_of(if is_tls { "https" } else { "http" }, &gateway_listener)?;
+    let scheme = gateway_settings.tls.as_ref().map_or("http", |_| "https");
+    let gateway_url = url_of(scheme, &gateway_listener)?;
     let admin_url = url_of("http", &admin_listener)?;
 
     let reloader = Reloader::new(loaded, log, &metrics, &operators.access);
@@ -180,8 +180,7 @@ async fn serve(
     signals
         .wait_for_the_end(&reloader, &watched, reloads_asked)
         .await;
-    watched.is_draining.store(true, Ordering::Relaxed);
-    drain(serving, &layer, drain_timeout).await;
+    drain(&watched, serving, drain_timeout).await;
     sweeping.abort();
     completing.abort();
     admin.stop().await;
@@ -190,17 +189,6 @@ async fn serve(
     }
     tracing::info!("stopped");
     Ok(())
-}
-
-/// Lets what is under way end, within `timeout`.
-async fn drain(serving: Task, layer: &HapaxLayer<AnyStore>, timeout: Duration) {
-    tracing::info!("draining");
-    let began = Instant::now();
-    let cut = serving.stop().await;
-    if cut > 0 {
-        tracing::warn!(cut, "connections were cut: they outlasted the drain");
-    }
-    drain_attempts(layer, timeout.saturating_sub(began.elapsed())).await;
 }
 
 /// What operators see and leave behind, besides records.
@@ -261,6 +249,19 @@ fn observer_of(
     };
     let (observer, sending) = traces::start(collector, observer, metrics.span_counts())?;
     Ok((observer, Some(sending)))
+}
+
+/// Takes nothing new, and waits for what is under way.
+async fn drain(watched: &Watched, serving: Task, drain_timeout: Duration) {
+    watched.is_draining.store(true, Ordering::Relaxed);
+    tracing::info!("draining");
+    let began = Instant::now();
+    let cut = serving.stop().await;
+    if cut > 0 {
+        tracing::warn!(cut, "connections were cut: they outlasted the drain");
+    }
+    let left = drain_timeout.saturating_sub(began.elapsed());
+    drain_attempts(&watched.layer, left).await;
 }
 
 /// A listener's task and how to end it.

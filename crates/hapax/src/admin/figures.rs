@@ -197,6 +197,11 @@ pub(super) struct StatsView {
     p50_ms: Vec<Option<f64>>,
     /// The same for 99 of 100.
     p99_ms: Vec<Option<f64>>,
+    /// What hapax added to half of the step's executed requests at most: their time less the
+    /// upstream's.
+    added_p50_ms: Vec<Option<f64>>,
+    /// The same for 99 of 100.
+    added_p99_ms: Vec<Option<f64>>,
     /// Sums over the window by route, the busiest first.
     routes: Vec<RouteSum>,
     /// Outstanding records now.
@@ -246,6 +251,8 @@ pub(super) async fn stats(
         duplicates_stopped: snapshot.stopped,
         p50_ms: snapshot.p50_ms,
         p99_ms: snapshot.p99_ms,
+        added_p50_ms: snapshot.added_p50_ms,
+        added_p99_ms: snapshot.added_p99_ms,
         routes: snapshot.routes.into_iter().map(sum).collect(),
         outstanding: stats.map(|stats| stats.outstanding),
         unknown: stats.map(|stats| stats.unknown),

@@ -1,8 +1,9 @@
-//! The operators' listener: health, metrics, and the API under `/api/v1`.
+//! The operators' listener: health, metrics, the dashboard, and the API under `/api/v1`.
 
 mod access;
 mod actions;
 mod bulk;
+mod dashboard;
 mod events;
 mod figures;
 mod health;
@@ -80,6 +81,8 @@ pub(crate) fn router(watched: Arc<Watched>) -> Router {
         .route("/config:reload", post(journal::reload))
         .route("/openapi.json", get(openapi::openapi));
     Router::new()
+        .route("/", get(dashboard::index))
+        .route("/dashboard/{*name}", get(dashboard::asset))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

@@ -363,6 +363,8 @@ fn every_setting_is_described_and_has_a_default_unless_it_is_optional() {
                 "otlp_endpoint",
                 "token_file",
                 "audit_file",
+                "probe_after",
+                "otlp_endpoint",
             ]
             .contains(&name.as_str());
             assert_eq!(
