@@ -24,7 +24,7 @@ export async function openBrowser() {
   // As root, in a container, Chromium cannot make its sandbox.
   browser = await chromium.launch({ executablePath: CHROMIUM, args: process.getuid() === 0 ? ['--no-sandbox'] : [] });
 }
-export const closeBrowser = () => browser.close();
+export const closeBrowser = () => browser?.close();
 
 /** Starts a demo; says where it is, and how to end it. */
 async function startDemo({ seed, autoplay }) {

@@ -6,6 +6,7 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { after, before, test } from 'node:test';
 import { closeBrowser, eventually, openBrowser, openShop } from './demo.mjs';
+import { smaller } from './picture.mjs';
 
 before(openBrowser);
 after(closeBrowser);
@@ -260,7 +261,7 @@ for (const { name, context, width } of PICTURES) {
     const isWide = () => shop.page.evaluate(() => document.documentElement.scrollWidth > window.innerWidth);
     assert.equal(await isWide(), false, 'it scrolls sideways');
     const end = await shop.page.evaluate(() => document.querySelector('.verdict').getBoundingClientRect().bottom + window.scrollY);
-    const picture = await shop.page.screenshot({ fullPage: true, clip: { x: 0, y: 0, width, height: Math.ceil(end) + 24 } });
+    const picture = smaller(await shop.page.screenshot({ fullPage: true, clip: { x: 0, y: 0, width, height: Math.ceil(end) + 24 } }));
     assert.equal(picture.readUInt32BE(16), width, 'the width in the head of the PNG');
     await shop.page.click('#drawer > summary');
     await shop.page.locator('#requests > li summary').first().click();
