@@ -66,7 +66,7 @@ describe("with traffic", () => {
     await page.waitForFunction(() => [...document.querySelectorAll("figure .area")].some((path) => /,(?!160\.0)\d/.test(path.getAttribute("d"))));
     await page.waitForFunction(() => [...document.querySelectorAll("figure .line")].some((path) => path.getAttribute("d").length > 4));
     assert.equal(await page.locator(".banner.person").count(), 1);
-    assert.match(await page.locator(".banner").innerText(), /unknown outcome, the oldest for .*Find out whether it happened/s);
+    assert.match(await page.locator(".banner").innerText(), /2 operations have an unknown outcome, the oldest for .*Find out whether each happened/s);
     assert.equal(await page.locator(".case").count(), 2);
     assert.match(await page.locator(".cases").innerText(), /The upstream broke off after the request was sent/);
     assert.match(await page.locator(".cases").innerText(), /500, 8 bytes/);
