@@ -13,6 +13,7 @@ export const actions = {
     body: (reason, response) => ({ as: "completed", reason, response }),
     twin: ({ id, version }, reason, hasAnswer) => ["hapax", "keys", "resolve", id, "--as", "completed", ...(hasAnswer ? ["--response-file", "answer.json"] : []), "--reason", reason, "--if-version", version, "--yes", ...admin()],
     takesAnswer: true,
+    because: "Order 17 is in the database",
   },
   not_executed: {
     title: "It did not happen",
@@ -22,6 +23,7 @@ export const actions = {
     body: (reason) => ({ as: "not_executed", reason }),
     twin: ({ id, version }, reason) => ["hapax", "keys", "resolve", id, "--as", "not_executed", "--reason", reason, "--if-version", version, "--yes", ...admin()],
     isDangerous: true,
+    because: "Order 17 is not in the database",
   },
   release: {
     title: "Forget the record",
@@ -31,6 +33,7 @@ export const actions = {
     body: (reason) => ({ reason }),
     twin: ({ id, version }, reason) => ["hapax", "keys", "release", id, "--reason", reason, "--if-version", version, "--yes", ...admin()],
     isDangerous: true,
+    because: "The customer asked to order again",
   },
   expire: {
     title: "End its retention",
@@ -40,6 +43,7 @@ export const actions = {
     body: (reason) => ({ reason }),
     twin: ({ id, version }, reason) => ["hapax", "keys", "expire", id, "--reason", reason, "--if-version", version, "--yes", ...admin()],
     isDangerous: true,
+    because: "The stored answer must go",
   },
 };
 
@@ -80,7 +84,7 @@ export function ActionDialog({ record, name, onClose, onDone }) {
         <p class=${action.isDangerous ? "danger-text" : ""}>${action.does}</p>
         <label>Why <small>(goes into the audit log with your name)</small>
           <input name="reason" required maxlength="1000" value=${reason} autocomplete="off"
-            placeholder="Order 17 is in the database" onInput=${(event) => setReason(event.target.value)} />
+            placeholder=${action.because} onInput=${(event) => setReason(event.target.value)} />
         </label>
         ${action.takesAnswer && html`
           <label class="check"><input type="checkbox" checked=${hasAnswer} onChange=${(event) => setHasAnswer(event.target.checked)} /> Give repeats an answer</label>

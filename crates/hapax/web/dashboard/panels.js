@@ -80,7 +80,7 @@ export function Routes({ routes, sums, observed, window }) {
               <caption class="hidden">Rules of ${route.name} and where each comes from</caption>
               <thead><tr><th scope="col">Rule</th><th scope="col">In force</th><th scope="col">From</th></tr></thead>
               <tbody>${[...PLAIN, ...Object.keys(route.settings).filter((name) => !PLAIN.includes(name))].filter((name) => route.settings[name]).map((name) => html`
-                <tr><th scope="row"><code>${name}</code></th><td>${written(route.settings[name].value)}</td><td class="about">${route.settings[name].origin}</td></tr>`)}</tbody>
+                <tr><th scope="row"><code>${name}</code></th><td>${written(route.settings[name].value)}</td><td class="about" title=${route.settings[name].origin}>${route.settings[name].origin.split("/").pop()}</td></tr>`)}</tbody>
             </table>
           </details></li>`;
   })}

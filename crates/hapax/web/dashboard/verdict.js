@@ -25,8 +25,11 @@ export function verdict({ status, stats, silentSince, now = Date.now() }) {
     return bad(`In the last three minutes ${count(recent(stats, "store_error"))} requests met a store that could not be asked.`, "They got 503 and nothing was executed. The log line “the store failed” says why.", "hapaxstoreerrors");
   }
   if (store.unknown > 0) {
-    const many = store.unknown === 1 ? "One operation has" : `${count(store.unknown)} operations have`;
-    return { level: "person", sentence: `${many} an unknown outcome, the oldest for ${span(store.unknown_oldest_age_s)}.`, todo: "Find out whether it happened, then settle it below. It is not run again meanwhile.", runbook: "unknown-outcomes" };
+    const since = span(store.unknown_oldest_age_s);
+    const [sentence, todo] = store.unknown === 1
+      ? [`One operation has had an unknown outcome for ${since}.`, "Find out whether it happened, then settle it below. It is not run again meanwhile."]
+      : [`${count(store.unknown)} operations have an unknown outcome, the oldest for ${since}.`, "Find out whether each happened, then settle them below. None is run again meanwhile."];
+    return { level: "person", sentence, todo, runbook: "unknown-outcomes" };
   }
   if (status.reload && !status.reload.ok) {
     return warn("The last reload was refused; the configuration before it is in force.", status.reload.error.split("\n")[0], "hapaxreloadrefused");

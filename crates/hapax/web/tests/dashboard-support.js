@@ -1,10 +1,10 @@
 // A gateway, an upstream and a browser for the tests of the dashboard. Everything ends with the process.
 
-import { spawn } from "node:child_process";
+import { execFileSync, spawn } from "node:child_process";
 import { chmodSync, existsSync, mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import http from "node:http";
 import { tmpdir } from "node:os";
-import { join } from "node:path";
+import { delimiter, dirname, join } from "node:path";
 import { createInterface } from "node:readline";
 import { chromium } from "playwright-core";
 
@@ -71,6 +71,12 @@ export async function startGateway(upstream, { config = "", tokens } = {}) {
   });
   process.on("exit", () => child.kill("SIGKILL"));
   return { ...found, stop, freeze: () => child.kill("SIGSTOP"), thaw: () => child.kill("SIGCONT") };
+}
+
+// Runs a line as a person would who copied it from the page.
+export function shell(line) {
+  const path = [dirname(binary()), process.env.PATH].join(delimiter);
+  return execFileSync("sh", ["-c", line], { env: { PATH: path }, encoding: "utf8", timeout: PATIENCE });
 }
 
 // One keyed request; `key` null for none.

@@ -5,7 +5,7 @@ import http from "node:http";
 import { after, before, describe, test } from "node:test";
 import axe from "axe-core";
 import { chromium } from "playwright-core";
-import { CONFIG, PATIENCE, eventually, send, startBrowser, startGateway, startUpstream, traffic } from "./dashboard-support.js";
+import { CONFIG, PATIENCE, send, shell, startBrowser, startGateway, startUpstream, traffic } from "./dashboard-support.js";
 
 const RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"];
 
@@ -66,7 +66,7 @@ describe("with traffic", () => {
     await page.waitForFunction(() => [...document.querySelectorAll("figure .area")].some((path) => /,(?!160\.0)\d/.test(path.getAttribute("d"))));
     await page.waitForFunction(() => [...document.querySelectorAll("figure .line")].some((path) => path.getAttribute("d").length > 4));
     assert.equal(await page.locator(".banner.person").count(), 1);
-    assert.match(await page.locator(".banner").innerText(), /unknown outcome, the oldest for .*Find out whether it happened/s);
+    assert.match(await page.locator(".banner").innerText(), /2 operations have an unknown outcome, the oldest for .*Find out whether each happened/s);
     assert.equal(await page.locator(".case").count(), 2);
     assert.match(await page.locator(".cases").innerText(), /The upstream broke off after the request was sent/);
     assert.match(await page.locator(".cases").innerText(), /500, 8 bytes/);
@@ -218,6 +218,26 @@ describe("what people do", () => {
     const replay = await fetch(`${gateway.gateway}/fail`, { method: "POST", headers: { "Idempotency-Key": "did", "Content-Type": "application/json" }, body: '{"amount":1}' });
     assert.deepEqual([replay.status, replay.headers.get("idempotent-replayed"), await replay.text()], [201, "true", '{"order":"by hand"}']);
     assert.deepEqual(page.complaints, []);
+    await close(page);
+  });
+
+  test("the command lines that the page shows do what the buttons do", async () => {
+    const page = await open();
+    await send(gateway.gateway, "/fail", "by-hand");
+    await lookUp(page, "by-hand");
+    const show = await page.locator(".record > .twin code").innerText();
+    assert.match(shell(show), /unknown/);
+    assert.ok(shell((await page.locator(".feed .twin code").innerText()).replace("tail", "tail --help")).length > 0);
+    for (const [button, name, result] of [[/It happened/, "completed", "completed"], [/Forget the record/, "release", null]]) {
+      await page.locator(".record").getByRole("button", { name: button }).click();
+      const dialog = page.locator("dialog");
+      await dialog.locator("[name=reason]").fill(`by ${name}, from a terminal`);
+      shell(await dialog.locator(".twin code").first().innerText());
+      await page.keyboard.press("Escape");
+      const { records } = await api("records:lookup", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ key: "by-hand" }) });
+      assert.equal(records[0]?.state ?? null, result);
+      if (result) await page.waitForFunction((state) => document.querySelector(".record .state").textContent === state, result);
+    }
     await close(page);
   });
 
