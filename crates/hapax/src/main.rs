@@ -14,6 +14,7 @@ mod paint;
 mod remote;
 mod serve;
 mod status;
+mod store_files;
 mod tail;
 mod telemetry;
 mod traces;
