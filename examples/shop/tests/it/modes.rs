@@ -162,3 +162,20 @@ async fn kill_again_and_again(database: &str) {
     // All sides of the commit were hit, or this showed nothing.
     assert!(acknowledged > 0 && committed > 0 && vacant > 0);
 }
+
+/// The control of the kills: what they check does not hold by itself.
+#[tokio::test]
+async fn without_protection_a_repeat_is_another_order_and_another_answer() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let database = folder.path().join("shop.db");
+    let process = start(&database.to_string_lossy(), 0, &["--mode", "naive"]).await;
+    let first = order(&process.client, "k", "a lamp")
+        .await
+        .expect("an answer");
+    let repeat = order(&process.client, "k", "a lamp")
+        .await
+        .expect("an answer");
+    assert_ne!(first.content, repeat.content);
+    let orders = process.client.get("/orders?request=k").await.json();
+    assert_eq!(orders["orders"].as_array().expect("a list").len(), 2);
+}
