@@ -81,8 +81,8 @@ impl<DB: Dialect> Holding<DB> {
             Ok(turn) => turn,
             Err(first) => return Ok((None, under_way(ticket, first, Timestamp::default()))),
         };
-        if DB::HAS_ONE_WRITER {
-            // Most repeats end here, without waiting for whoever writes.
+        if DB::HAS_ONE_WRITER && shared.writer.available_permits() == 0 {
+            // A repeat ends here, without waiting for whoever writes.
             let (held, now) = Self::read(shared, &ticket.key).await.map_err(refused)?;
             if let Some(held) = held.filter(|held| !held.is_expired(now)) {
                 return Ok((None, occupied(held, now)));
