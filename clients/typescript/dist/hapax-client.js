@@ -620,6 +620,9 @@ async function alone(name, work) {
  * @property {number} [rememberMs] how long a final answer also serves later calls of `send` with the same name, in milliseconds; 0:
  *   only calls that began before the answer was there
  * @property {() => string} [newKey] a random UUID
+ * @property {(response: Response, name: string) => void | Promise<void>} [record] awaited with a final answer before the key is
+ *   forgotten: keep here what you must not lose. If it rejects, or the page or process dies, the intent stays pending, and the
+ *   next send gets the same answer
  */
 
 /**
@@ -858,8 +861,10 @@ class Intent {
     if (!kept.maybe) await this.#write({ ...kept, maybe: true });
     try {
       const ended = await send(request, signal ? { ...this.options, signal } : this.options);
-      if (ended.isFinal) await this.#settle(kept, ended.response);
-      else await this.#write({ ...kept, maybe: false });
+      if (ended.isFinal) {
+        await this.options.record?.(ended.response.clone(), this.name);
+        await this.#settle(kept, ended.response);
+      } else await this.#write({ ...kept, maybe: false });
       return handOver(ended);
     } catch (error) {
       if (error instanceof OutcomeUnknown) error.resume = resume;
@@ -991,6 +996,7 @@ function safeFetch(options = {}) {
  * @property {number} [retryMs] how long after a failed round the next begins, in milliseconds, give or take a half; 30,000
  * @property {(entry: string, response: Response) => void} [onAnswer] a final answer came and the entry is gone. Also for answers that
  *   say that nothing ran (401, 429 and the like); then it stays
+ * @property {(response: Response, entry: string) => void | Promise<void>} [record] as of an intent, with the entry's name
  * @property {(entry: string, error: OutcomeUnknown) => void} [onUnknown] nobody can know yet; the entry stays
  */
 
@@ -1099,7 +1105,8 @@ class Outbox {
 
   /** @param {string} entry */
   #intent(entry) {
-    return intent(`${this.name}/${entry}`, this.options);
+    const { record } = this.options;
+    return intent(`${this.name}/${entry}`, { ...this.options, record: record && ((response) => record(response, entry)) });
   }
 }
 
