@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use axum::extract::{FromRequest, Path, Request, State};
+use axum::http::header::ALLOW;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -179,6 +181,16 @@ pub(super) async fn dispatch(
         "expire" => expire(call, Content::from_request(request, &()).await?).await,
         _ => Err(super::no_such_call()),
     }
+}
+
+/// A record is read, an action is posted: what the path allows depends on which it names.
+pub(super) async fn another_method(Path(target): Path<String>) -> impl IntoResponse {
+    let allowed = if target.contains(':') {
+        "POST"
+    } else {
+        "GET,HEAD"
+    };
+    ([(ALLOW, allowed)], super::another_method())
 }
 
 /// An action under way.

@@ -133,7 +133,6 @@ pub(super) struct RouteView {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SettingView {
     /// As the configuration writes it; null when it is not set.
-    #[schema(value_type = Object)]
     value: Value,
     /// Where it comes from: `default`, a line of the file, a variable or a flag.
     origin: String,
