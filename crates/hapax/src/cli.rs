@@ -8,6 +8,7 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use hapax_core::store::StoreError;
 use hapax_store::OpenError;
 
 use crate::config::{self, ConfigError, Diagnostic, Flags, Loaded, Origins, Sources};
@@ -17,6 +18,7 @@ use crate::manual;
 use crate::remote::{Call, Remote, RemoteError};
 use crate::serve::{self, ServeError};
 use crate::status;
+use crate::store_files::{self, StoreCommand};
 use crate::tail::{self, TailFlags};
 
 /// Makes HTTP APIs safe to retry: at most one execution per idempotency key.
@@ -46,6 +48,9 @@ enum Command {
         #[command(flatten)]
         remote: RemoteFlags,
     },
+    /// Look at the files of an embedded store that no gateway has open.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Print what happens in a running gateway, as it happens.
     Tail {
         #[command(flatten)]
@@ -237,6 +242,9 @@ pub(crate) enum Failure {
         /// Why not.
         source: io::Error,
     },
+    /// The store's files cannot be read.
+    #[error("error: {0}")]
+    Store(#[source] StoreError),
     /// A stream of events broke off.
     #[error("error: the events broke off: {0}")]
     Stream(#[source] io::Error),
@@ -255,6 +263,7 @@ impl Failure {
             | Self::Read { .. }
             | Self::Output(_)
             | Self::Stream(_) => Exit::Unreachable,
+            Self::Store(_) => Exit::StoreDamaged,
             Self::Usage(_) => Exit::Usage,
             Self::Remote(error) => error.exit(),
             Self::Serve(ServeError::Store {
@@ -284,6 +293,9 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Status { remote } => status(&remote.remote(file)?, remote.output),
         Command::Keys { command, remote } => {
             keys::run(&remote.remote(file)?, &command, remote.output)
+        }
+        Command::Store(command) => {
+            store_files::run(&load(file, Flags::default())?.settings.store, command)
         }
         Command::Tail { tail, remote } => tail::run(&remote.remote(file)?, &tail, remote.output),
         Command::Reload { reason, remote } => reload(&remote.remote(file)?, &reason, remote.output),
@@ -457,6 +469,7 @@ mod tests {
             "hapax keys expire abc --reason r --dry-run -c f.toml",
             "hapax tail --types answered --limit 3 -c f.toml",
             "hapax reload --reason r -c f.toml",
+            "hapax store verify -o json -c f.toml",
             "hapax doctor --strict -o json -c f.toml",
             "hapax completions bash -c f.toml",
             "hapax man d -c f.toml",

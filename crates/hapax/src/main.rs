@@ -13,6 +13,7 @@ mod paint;
 mod remote;
 mod serve;
 mod status;
+mod store_files;
 mod tail;
 mod telemetry;
 mod upstream;

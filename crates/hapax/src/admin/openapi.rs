@@ -65,7 +65,7 @@ impl utoipa::Modify for Problems {
                     continue;
                 };
                 if status.starts_with(['4', '5'])
-                    && let Some(content) = response.content.remove(JSON)
+                    && let Some(content) = response.content.swap_remove(JSON)
                 {
                     response.content.insert(PROBLEM_JSON.to_owned(), content);
                 }

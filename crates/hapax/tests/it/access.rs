@@ -156,6 +156,8 @@ fn another_name_and_another_origin_are_refused() {
         ),
         (get("/api/v1/nothing"), "no-such-call"),
         (get("/nothing"), "no-such-call"),
+        (get("/api/v1/records/%ff"), "no-such-record"),
+        (get("/api/v1/records/.."), "no-such-record"),
         (
             resolve.clone().field("Host", "evil.example"),
             "foreign-host",

@@ -303,3 +303,33 @@ fn completions_and_manual_pages_know_the_commands() {
     let page = std::fs::read_to_string(folder.path().join("hapax-keys-resolve.1"));
     assert!(page.expect("it is there").contains("audit log"));
 }
+
+#[test]
+fn a_stores_files_are_counted_and_verified_while_no_gateway_has_them() {
+    let upstream = failing();
+    let mut gateway = with_unknown(&upstream, "", &["a", "b"]);
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("hapax.toml");
+    let config = format!("[store]\npath = {:?}\n", gateway.setup.data);
+    std::fs::write(&file, config).expect("room");
+    let file = file.display().to_string();
+    let store = |command: &str| hapax(&["store", command, "-o", "json", "-c", &file], "");
+    let held = store("verify");
+    assert_eq!(held.code, Some(4), "the gateway has it: {held:?}");
+    gateway.stop();
+    assert_eq!(store("stats").json()["unknown"], 2);
+    let verified = store("verify").json();
+    assert_eq!(
+        (&verified["read"]["unknown"], &verified["damaged"]),
+        (&2.into(), &0.into())
+    );
+    gateway.restart();
+    assert_eq!(
+        gateway.metric("hapax_unknown", &[]),
+        2.0,
+        "looking changed nothing"
+    );
+    let absent = file.replace("hapax.toml", "none.toml");
+    std::fs::write(&absent, "[store]\npath = \"/nonexistent/x\"\n").expect("room");
+    assert_eq!(hapax(&["store", "stats", "-c", &absent], "").code, Some(2));
+}
