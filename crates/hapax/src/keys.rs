@@ -354,7 +354,7 @@ fn as_text(record: &Value) -> String {
     let mut out = String::new();
     let mut line = |name: &str, value: &str| {
         // Writing to a string does not fail.
-        let _ = writeln!(out, "{name:<16} {value}");
+        let _ = writeln!(out, "{name:<21} {value}");
     };
     for name in [
         "id",
