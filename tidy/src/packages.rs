@@ -11,7 +11,7 @@ struct Rule {
     outside: Option<&'static [&'static str]>,
 }
 
-const RULES: [Rule; 6] = [
+const RULES: [Rule; 7] = [
     // No I/O, no clock, no randomness, no async runtime, no tracing.
     Rule {
         name: "hapax-core",
