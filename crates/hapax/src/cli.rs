@@ -8,12 +8,13 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use hapax_store::OpenError;
+use hapax_store::{OpenError, PostgresError};
 
 use crate::config::{self, ConfigError, Diagnostic, Flags, Loaded, Origins, Sources};
 use crate::demo::{self, ChildError, ChildShop, DemoError, DemoOptions};
 use crate::serve::{self, ServeError};
 use crate::status::{self, StatusError};
+use crate::stores::{self, StoreFailure};
 
 /// Makes HTTP APIs safe to retry: at most one execution per idempotency key.
 #[derive(Debug, Parser)]
@@ -57,8 +58,22 @@ enum Command {
     /// Write, check and explain the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Prepare a shared store.
+    #[command(subcommand)]
+    Store(StoreCommand),
     /// Print the version.
     Version,
+}
+
+#[derive(Debug, Subcommand)]
+enum StoreCommand {
+    /// Bring the tables of a store in PostgreSQL to this version; can be run again, and from
+    /// several machines at once.
+    Migrate {
+        /// The store's URL; without it the configured one.
+        #[arg(long, value_name = "URL")]
+        store: Option<String>,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -80,7 +95,7 @@ struct ServeFlags {
     /// The address operators connect to; off loopback a token file is mandatory.
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
-    /// The directory of the embedded store, or `memory:`.
+    /// The directory of the embedded store, `memory:`, or the URL of a shared store.
     #[arg(long, value_name = "DIR|URL")]
     store: Option<String>,
 }
@@ -179,6 +194,9 @@ pub(crate) enum Failure {
     /// The gateway did not start.
     #[error("error: {0}")]
     Serve(#[from] ServeError),
+    /// The store cannot be prepared.
+    #[error("error: {0}")]
+    Store(#[from] StoreFailure),
     /// The gateway does not answer.
     #[error("error: {0}")]
     Status(#[from] StatusError),
@@ -196,10 +214,7 @@ impl Failure {
         match self {
             Self::Config(_) => Exit::Configuration,
             Self::Exists(_) | Self::Write { .. } | Self::Output(_) => Exit::Unreachable,
-            Self::Serve(ServeError::Store {
-                source: OpenError::Damaged { .. } | OpenError::Version { .. },
-                ..
-            }) => Exit::StoreDamaged,
+            Self::Serve(ServeError::Store(failure)) | Self::Store(failure) => of_store(failure),
             Self::Serve(
                 ServeError::Tls(_)
                 | ServeError::Tokens(_)
@@ -210,6 +225,24 @@ impl Failure {
                 Exit::Unreachable
             }
         }
+    }
+}
+
+/// How a command ends that could not use the store.
+fn of_store(failure: &StoreFailure) -> Exit {
+    match failure {
+        StoreFailure::Embedded {
+            source: OpenError::Damaged { .. } | OpenError::Version { .. },
+            ..
+        }
+        | StoreFailure::Postgres(PostgresError::Newer { .. } | PostgresError::Secret) => {
+            Exit::StoreDamaged
+        }
+        StoreFailure::UrlFile { .. }
+        | StoreFailure::Url { .. }
+        | StoreFailure::NothingToMigrate(_)
+        | StoreFailure::Postgres(PostgresError::Url(_)) => Exit::Configuration,
+        _ => Exit::Unreachable,
     }
 }
 
@@ -263,6 +296,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
             }
         }
         Command::Config(ConfigCommand::Schema) => print_json(&config::schema()),
+        Command::Store(StoreCommand::Migrate { store }) => migrate(file, store),
         Command::Version => print(concat!("hapax ", env!("CARGO_PKG_VERSION"), "\n")),
     }
 }
@@ -280,6 +314,21 @@ fn status(admin: SocketAddr, output: Output) -> Result<Exit, Failure> {
         Output::Text => print(&status::as_text(&answer)),
         Output::Json => print_json(&answer),
     }
+}
+
+fn migrate(file: Option<PathBuf>, store: Option<String>) -> Result<Exit, Failure> {
+    let flags = Flags {
+        store,
+        ..Flags::default()
+    };
+    let migrated = stores::migrate(&load(file, flags)?.settings.store)?;
+    print(&match migrated.from == migrated.to {
+        true => format!("the store has version {} already\n", migrated.to),
+        false => format!(
+            "the store has version {}, had {}\n",
+            migrated.to, migrated.from
+        ),
+    })
 }
 
 fn load(file: Option<PathBuf>, flags: Flags) -> Result<Loaded, ConfigError> {
@@ -380,6 +429,7 @@ mod tests {
             "hapax config validate -c f.toml --strict",
             "hapax config show -c f.toml --origin -o json",
             "hapax config schema -c f.toml",
+            "hapax store migrate -c f.toml --store postgres://a/b",
             "hapax version -c f.toml",
         ] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();

@@ -9,6 +9,7 @@ mod demo;
 mod gateway;
 mod serve;
 mod status;
+mod stores;
 mod telemetry;
 mod traces;
 mod upstream;

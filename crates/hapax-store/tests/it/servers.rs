@@ -2,7 +2,6 @@
 //! ends. Used by the tests of the binary, too.
 
 use std::io::{Read, Write};
-use std::net::TcpListener;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -79,58 +78,6 @@ impl PostgresServer {
 impl Drop for PostgresServer {
     fn drop(&mut self) {
         end(&mut self.running, "QUIT");
-        drop(std::fs::remove_dir_all(&self.folder));
-    }
-}
-
-/// A Redis server on a port of the loopback.
-pub(crate) struct RedisServer {
-    folder: PathBuf,
-    port: u16,
-    running: Option<Child>,
-}
-
-impl RedisServer {
-    /// A new server that syncs every write, running.
-    pub(crate) fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-        let port = listener.local_addr().expect("an address").port();
-        drop(listener);
-        let mut server = Self {
-            folder: tempfile::tempdir().expect("a folder").keep(),
-            port,
-            running: None,
-        };
-        server.go_on();
-        server
-    }
-
-    /// Starts the server again.
-    pub(crate) fn go_on(&mut self) {
-        let mut shell = as_somebody(&self.folder, Path::new("/bin/sh"));
-        shell
-            .args(["-c", GUARD, "sh", "redis-server", "--bind", "127.0.0.1"])
-            .args(["--port", &self.port.to_string(), "--dir"])
-            .arg(&self.folder)
-            .args(["--appendonly", "yes", "--appendfsync", "always"])
-            .args(["--maxmemory-policy", "noeviction", "--save", ""]);
-        self.running = Some(begin(shell));
-    }
-
-    /// Ends the server at once (SIGKILL).
-    pub(crate) fn crash(&mut self) {
-        end(&mut self.running, "KILL");
-    }
-
-    /// The URL of the server.
-    pub(crate) fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
-    }
-}
-
-impl Drop for RedisServer {
-    fn drop(&mut self) {
-        end(&mut self.running, "KILL");
         drop(std::fs::remove_dir_all(&self.folder));
     }
 }

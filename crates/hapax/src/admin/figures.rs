@@ -65,19 +65,20 @@ pub(super) async fn status(State(watched): State<Arc<Watched>>) -> Json<Value> {
 }
 
 fn store_status(store: &AnyStore, stats: Option<&Stats>) -> Value {
-    let (kind, failure) = match store {
-        AnyStore::Memory(_) => ("memory", None),
+    let failure = match store {
         AnyStore::Embedded(store) => match store.health() {
-            Health::Healthy => ("embedded", None),
-            Health::Failed { reason } => ("embedded", Some(reason)),
+            Health::Healthy => None,
+            Health::Failed { reason } => Some(reason),
         },
+        // A shared store is asked anew every time: its failures pass.
+        _ => None,
     };
     let durability = match store.durability() {
         Durability::Durable => "durable",
         Durability::BestEffort => "best-effort",
     };
     json!({
-        "kind": kind,
+        "kind": store.kind(),
         "durability": durability,
         "failure": failure,
         "records": stats.map(|stats| stats.records),

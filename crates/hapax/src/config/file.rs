@@ -10,6 +10,7 @@ use hapax_core::{key, policy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::store_url::StoreUrl;
 use super::upstream::{Collector, Upstream};
 use super::value::{
     Address, FieldName, JsonPointer, LogFilter, MethodName, Network, Period, Probe, ScopeText,
@@ -182,6 +183,15 @@ pub(crate) struct Store {
     /// The directory of the embedded store, relative to the working directory; made when it does
     /// not exist. One process at a time. Restart to change it.
     pub(crate) path: PathBuf,
+    /// Where a shared store is: `postgres://USER:PASSWORD@HOST/DATABASE` or
+    /// `redis://:PASSWORD@HOST:PORT/DB`. For development: a password is better kept in `url_file`.
+    /// Exactly one of the two for the kinds `postgres` and `redis`; never shown. Restart to
+    /// change it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<StoreUrl>,
+    /// A file whose first line is that URL. Restart to change it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) url_file: Option<PathBuf>,
     /// The most bytes the store may take; beyond, new claims are refused with 503 and nothing is
     /// dropped. 0 means no cap. The default is a small disk's worth. Restart to change it.
     pub(crate) max_bytes: Size,
@@ -203,6 +213,8 @@ impl Default for Store {
         Self {
             kind: StoreKind::Embedded,
             path: PathBuf::from("hapax-data"),
+            url: None,
+            url_file: None,
             max_bytes: Size::mebibytes(8 * 1024),
             max_records: 10_000_000,
             min_free_disk: Size::mebibytes(256),
@@ -217,6 +229,11 @@ impl Default for Store {
 pub(crate) enum StoreKind {
     /// In a directory of this machine; durable.
     Embedded,
+    /// In PostgreSQL, shared by several gateways; durable. `hapax store migrate` prepares it.
+    Postgres,
+    /// In Redis or Valkey, shared by several gateways; durable only with `appendfsync always` and
+    /// `noeviction`, and never across a failover.
+    Redis,
     /// In this process only. A restart forgets every key: for trying out and for tests.
     Memory,
 }
