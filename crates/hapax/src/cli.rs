@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use hapax_core::store::StoreError;
-use hapax_store::OpenError;
+use hapax_store::{OpenError, PostgresError};
 
 use crate::config::{self, ConfigError, Diagnostic, Flags, Loaded, Origins, Sources};
 use crate::demo::{self, ChildError, ChildShop, DemoError, DemoOptions};
@@ -20,6 +20,7 @@ use crate::remote::{Call, Remote, RemoteError};
 use crate::serve::{self, ServeError};
 use crate::status;
 use crate::store_files::{self, StoreCommand};
+use crate::stores::{self, StoreFailure};
 use crate::tail::{self, TailFlags};
 
 /// Makes HTTP APIs safe to retry: at most one execution per idempotency key.
@@ -156,7 +157,7 @@ struct ServeFlags {
     /// The address operators connect to; off loopback a token file is mandatory.
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
-    /// The directory of the embedded store, or `memory:`.
+    /// The directory of the embedded store, `memory:`, or the URL of a shared store.
     #[arg(long, value_name = "DIR|URL")]
     store: Option<String>,
 }
@@ -255,6 +256,9 @@ pub(crate) enum Failure {
     /// The gateway did not start.
     #[error("error: {0}")]
     Serve(#[from] ServeError),
+    /// The store cannot be prepared.
+    #[error("error: {0}")]
+    Prepare(#[from] StoreFailure),
     /// The gateway does not answer, or refuses.
     #[error("error: {0}")]
     Remote(#[from] RemoteError),
@@ -296,10 +300,7 @@ impl Failure {
             Self::Store(_) => Exit::StoreDamaged,
             Self::Usage(_) => Exit::Usage,
             Self::Remote(error) => error.exit(),
-            Self::Serve(ServeError::Store {
-                source: OpenError::Damaged { .. } | OpenError::Version { .. },
-                ..
-            }) => Exit::StoreDamaged,
+            Self::Serve(ServeError::Store(failure)) | Self::Prepare(failure) => of_store(failure),
             Self::Serve(
                 ServeError::Tls(_)
                 | ServeError::Tokens(_)
@@ -308,6 +309,24 @@ impl Failure {
             ) => Exit::Configuration,
             Self::Serve(_) | Self::Demo(_) | Self::DemoChild(_) => Exit::Unreachable,
         }
+    }
+}
+
+/// How a command ends that could not use the store.
+fn of_store(failure: &StoreFailure) -> Exit {
+    match failure {
+        StoreFailure::Embedded {
+            source: OpenError::Damaged { .. } | OpenError::Version { .. },
+            ..
+        }
+        | StoreFailure::Postgres(PostgresError::Newer { .. } | PostgresError::Secret) => {
+            Exit::StoreDamaged
+        }
+        StoreFailure::UrlFile { .. }
+        | StoreFailure::Url { .. }
+        | StoreFailure::NothingToMigrate(_)
+        | StoreFailure::Postgres(PostgresError::Url(_)) => Exit::Configuration,
+        _ => Exit::Unreachable,
     }
 }
 
@@ -340,7 +359,8 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Keys { command, remote } => {
             keys::run(&remote.remote(file)?, &command, remote.output)
         }
-        Command::Store(command) => {
+        Command::Store(StoreCommand::Migrate { store }) => migrate(file, store),
+        Command::Store(StoreCommand::Files(command)) => {
             store_files::run(&load(file, Flags::default())?.settings.store, command)
         }
         Command::Tail { tail, remote } => tail::run(&remote.remote(file)?, &tail, remote.output),
@@ -411,6 +431,21 @@ fn diagnose(file: Option<PathBuf>, strict: bool, output: Output) -> Result<Exit,
     Ok(match doctor::worst(&checks) <= tolerated {
         true => Exit::Ok,
         false => Exit::Finding,
+    })
+}
+
+fn migrate(file: Option<PathBuf>, store: Option<String>) -> Result<Exit, Failure> {
+    let flags = Flags {
+        store,
+        ..Flags::default()
+    };
+    let migrated = stores::migrate(&load(file, flags)?.settings.store)?;
+    print(&match migrated.from == migrated.to {
+        true => format!("the store has version {} already\n", migrated.to),
+        false => format!(
+            "the store has version {}, had {}\n",
+            migrated.to, migrated.from
+        ),
     })
 }
 
@@ -521,6 +556,7 @@ mod tests {
             "hapax doctor --strict -o json -c f.toml",
             "hapax completions bash -c f.toml",
             "hapax man d -c f.toml",
+            "hapax store migrate -c f.toml --store postgres://a/b",
             "hapax version -c f.toml",
         ] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();

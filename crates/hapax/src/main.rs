@@ -15,6 +15,7 @@ mod remote;
 mod serve;
 mod status;
 mod store_files;
+mod stores;
 mod tail;
 mod telemetry;
 mod traces;

@@ -19,25 +19,21 @@ use tower_layer::Layer;
 
 use hapax_core::event::Observer;
 use hapax_core::store::{Durability, Store};
-use hapax_store::{
-    AnyStore, EmbeddedStore, Limits as StoreLimits, MemoryStore, OpenError,
-    Options as StoreOptions, SystemClock, random_secret,
-};
+use hapax_store::{AnyStore, SystemClock};
 use hapax_tower::{HapaxLayer, Limits, Options};
 
 use crate::activity::{Activity, Both};
 use crate::admin::tokens::{TokenFileError, Tokens};
 use crate::admin::{self, Access, ReloadAsked, Watched};
 use crate::audit::{AuditError, AuditLog};
-use crate::config::{
-    self, AdminSettings, Loaded, Scheme, Settings, Sources, StoreKind, StoreSettings,
-};
+use crate::config::{self, AdminSettings, Loaded, Scheme, Settings, Sources, StoreKind};
 use crate::gateway::forward::UpstreamBase;
 use crate::gateway::listener::{self, Drained, ListenerSettings};
 use crate::gateway::proxy::{Forward, Gateway, Live, LiveRouting, SharedLive};
 use crate::gateway::tls::{TlsError, tls_config};
 use crate::gateway::wire::Deadlines;
-use crate::telemetry::{LogFilter, Metrics, StoreMetrics, filter_of, start_logging};
+use crate::stores::{self, StoreFailure};
+use crate::telemetry::{LogFilter, Metrics, filter_of, start_logging};
 use crate::traces;
 use crate::upstream::{TlsRoots, Upstream, UpstreamSettings, UpstreamSetupError};
 
@@ -55,13 +51,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
     /// The store cannot be opened.
-    #[error("cannot open the store {path}: {source}")]
-    Store {
-        /// Where it is.
-        path: String,
-        /// Why not.
-        source: OpenError,
-    },
+    #[error(transparent)]
+    Store(#[from] StoreFailure),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -106,12 +97,12 @@ pub(crate) fn run(loaded: Loaded) -> Result<(), ServeError> {
         tracing::warn!("{warning}");
     }
     let metrics = Arc::new(Metrics::new());
-    // Before the runtime: opening reads the disk, and a store that is in use ends it here.
-    let store = open_store(&loaded.settings.store, &metrics)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(system("a runtime"))?;
+    // Before anything else: a store that is in use, or cannot be reached, ends it here.
+    let store = stores::open(&loaded.settings.store, &metrics, &runtime)?;
     let outcome = runtime.block_on(serve(loaded, log, metrics, store));
     // What is still running was given the drain's time.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -234,7 +225,14 @@ fn audit_log(settings: &Settings, clock: &Arc<SystemClock>) -> Result<AuditLog, 
     match (&settings.admin.audit_file, settings.store.kind) {
         (Some(path), _) => AuditLog::open(path, clock),
         (None, StoreKind::Embedded) => AuditLog::open(&settings.store.path.join(AUDIT_FILE), clock),
-        (None, _) => Ok(AuditLog::in_memory(clock)),
+        (None, kind) => {
+            if kind != StoreKind::Memory {
+                tracing::warn!(
+                    "operators' actions are written down in memory only: set admin.audit_file"
+                );
+            }
+            Ok(AuditLog::in_memory(clock))
+        }
     }
 }
 
@@ -330,47 +328,6 @@ fn layer_options(settings: &Settings) -> Options {
     }
 }
 
-fn open_store(settings: &StoreSettings, metrics: &Arc<Metrics>) -> Result<AnyStore, ServeError> {
-    let limits = StoreLimits {
-        max_records: settings.max_records.unwrap_or(0),
-        max_bytes: settings.max_bytes.unwrap_or(0),
-    };
-    match settings.kind {
-        StoreKind::Memory => {
-            let secret = random_secret().map_err(|error| ServeError::System {
-                what: "randomness",
-                source: std::io::Error::other(error),
-            })?;
-            Ok(AnyStore::Memory(MemoryStore::new(
-                Arc::new(SystemClock::new()),
-                limits,
-                secret,
-            )))
-        }
-        _ => {
-            let options = StoreOptions {
-                limits,
-                min_free_disk: settings.min_free_disk.unwrap_or(0),
-                observer: Arc::new(StoreMetrics(Arc::clone(metrics))),
-                ..StoreOptions::default()
-            };
-            let store = EmbeddedStore::open(&settings.path, options).map_err(|source| {
-                ServeError::Store {
-                    path: settings.path.display().to_string(),
-                    source,
-                }
-            })?;
-            if store.interrupted() > 0 {
-                tracing::warn!(
-                    records = store.interrupted(),
-                    "operations of the previous process were under way when it ended: their outcome is unknown"
-                );
-            }
-            Ok(AnyStore::Embedded(store))
-        }
-    }
-}
-
 type Body = hapax_tower::RequestBody<hyper::body::Incoming>;
 
 fn upstream(settings: &Settings) -> Result<(Arc<UpstreamBase>, Upstream<Body>), ServeError> {
@@ -418,10 +375,13 @@ fn url_of(scheme: &str, listener: &TcpListener) -> Result<String, ServeError> {
 fn announce(gateway: &str, admin: &str, layer: &HapaxLayer<AnyStore>) -> Result<(), ServeError> {
     let durability = match layer.store().durability() {
         Durability::Durable => "durable: acknowledged records survive a crash of the machine",
-        Durability::BestEffort => "best-effort: records are gone when this process ends",
+        Durability::BestEffort => {
+            "best-effort: acknowledged records may be lost, and a retry may then execute again"
+        }
     };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
+        kind = layer.store().kind(),
         store = durability,
         "ready"
     );

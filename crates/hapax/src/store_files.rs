@@ -12,15 +12,29 @@ use hapax_store::{EmbeddedStore, Options};
 
 use crate::cli::{Exit, Failure, Output, print, print_json};
 use crate::config::{StoreKind, StoreSettings};
-use crate::serve::ServeError;
+use crate::stores::StoreFailure;
 
 /// Records of one step through the store.
 const PAGE: usize = 1_000;
 
+/// What can be asked of a store.
+#[derive(Debug, Subcommand)]
+pub(crate) enum StoreCommand {
+    #[command(flatten)]
+    Files(FilesCommand),
+    /// Bring the tables of a store in PostgreSQL to this version; can be run again, and from
+    /// several machines at once.
+    Migrate {
+        /// The store's URL; without it the configured one.
+        #[arg(long, value_name = "URL")]
+        store: Option<String>,
+    },
+}
+
 /// What can be asked of a store's files. Opening them does what a start of the gateway does:
 /// operations that were under way when it ended become unknown.
 #[derive(Debug, Clone, Copy, Subcommand)]
-pub(crate) enum StoreCommand {
+pub(crate) enum FilesCommand {
     /// Count the records and the room they take.
     Stats(Answering),
     /// Read every record and check that it is what was written; exit code 6 when one is not.
@@ -36,9 +50,9 @@ pub(crate) struct Answering {
 }
 
 /// Does what `hapax store` asks for.
-pub(crate) fn run(settings: &StoreSettings, command: StoreCommand) -> Result<Exit, Failure> {
+pub(crate) fn run(settings: &StoreSettings, command: FilesCommand) -> Result<Exit, Failure> {
     if settings.kind != StoreKind::Embedded {
-        let message = "hapax store is for the embedded store; the configured one has no files";
+        let message = "this is for the embedded store; the configured one has no files";
         return Err(Failure::Usage(message.to_owned()));
     }
     if !settings.path.is_dir() {
@@ -46,20 +60,20 @@ pub(crate) fn run(settings: &StoreSettings, command: StoreCommand) -> Result<Exi
         return Err(Failure::Usage(message));
     }
     let opened = EmbeddedStore::open(&settings.path, Options::default());
-    let store = opened.map_err(|source| ServeError::Store {
+    let store = opened.map_err(|source| StoreFailure::Embedded {
         path: settings.path.display().to_string(),
         source,
     })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build();
-    let runtime = runtime.map_err(|source| ServeError::System {
+    let runtime = runtime.map_err(|source| StoreFailure::System {
         what: "a runtime",
         source,
     })?;
     let (output, states) = match command {
-        StoreCommand::Stats(Answering { output }) => (output, None),
-        StoreCommand::Verify(Answering { output }) => {
+        FilesCommand::Stats(Answering { output }) => (output, None),
+        FilesCommand::Verify(Answering { output }) => {
             let states = runtime.block_on(read_all(&store)).map_err(Failure::Store)?;
             (output, Some(states))
         }

@@ -15,6 +15,8 @@
 mod client;
 mod gateway;
 mod operator;
+#[path = "../../../hapax-store/tests/it/servers.rs"]
+mod servers;
 mod support;
 mod upstream;
 
@@ -41,6 +43,7 @@ mod problems;
 mod replay;
 mod resolving;
 mod shapes;
+mod shared;
 mod signals;
 mod streams;
 mod telemetry;
