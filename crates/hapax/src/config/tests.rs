@@ -232,8 +232,8 @@ fn the_store_flag_takes_a_directory_or_says_what_it_cannot_do() {
         "{error}"
     );
     let flags = Flags {
-    upstream: Some("nowhere".to_owned()),
-    ..Flags::default()
+        upstream: Some("nowhere".to_owned()),
+        ..Flags::default()
     };
     let error = with("", &[], &flags).unwrap_err().to_string();
     assert!(error.contains("--> --upstream"), "{error}");
@@ -266,22 +266,23 @@ log = "warn,hapax=debug"
 fn meaning(settings: &Settings) -> (Value, Vec<(String, Policy)>) {
     let routes = settings.routes.iter();
     (
-    settings.to_json(Origins::Hidden),
-    routes
-        .map(|route| (route.name.to_string(), Policy::clone(&route.policy)))
-        .collect(),
+        settings.to_json(Origins::Hidden),
+        routes
+            .map(|route| (route.name.to_string(), Policy::clone(&route.policy)))
+            .collect(),
     )
 }
 
 #[test]
 fn what_show_prints_means_what_it_was_made_from() {
     for source in [FULL, "", &document::init()] {
-    let (settings, _) = text(source).unwrap();
-    for origins in [Origins::Hidden, Origins::Shown] {
-        let shown = settings.to_toml(origins);
-        let (again, _) = text(&shown).unwrap_or_else(|error| panic!("{shown}\n{error}"));
-        assert_eq!(meaning(&again), meaning(&settings), "{shown}");
-        assert_eq!(again.restart_only_changes(&settings), [""; 0]);
+        let (settings, _) = text(source).unwrap();
+        for origins in [Origins::Hidden, Origins::Shown] {
+            let shown = settings.to_toml(origins);
+            let (again, _) = text(&shown).unwrap_or_else(|error| panic!("{shown}\n{error}"));
+            assert_eq!(meaning(&again), meaning(&settings), "{shown}");
+            assert_eq!(again.restart_only_changes(&settings), [""; 0]);
+        }
     }
 }
 
