@@ -28,7 +28,6 @@ const RULES: [Rule; 8] = [
             "fjall",
             "getrandom",
             "http",
-            "redis",
             "rustix",
             "thiserror",
             "tokio",

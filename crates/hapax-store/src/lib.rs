@@ -2,7 +2,7 @@
 //!
 //! - `memory`: [`MemoryStore`], for tests and trials; forgets everything when it ends,
 //! - `embedded`: [`EmbeddedStore`], a directory on a local disk, durable,
-//! - `postgres` and `redis`: stores that several gateways share (features of the same names),
+//! - `postgres`: [`PostgresStore`], shared by several gateways, durable (feature `postgres`),
 //! - [`AnyStore`]: the one of them that the configuration names,
 //! - `conformance`: the suite that every store passes,
 //! - `faulty`: a decorator that fails by a script (feature `fault-injection`).
@@ -22,7 +22,7 @@ mod limits;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(any(feature = "postgres", feature = "redis"))]
+#[cfg(feature = "postgres")]
 mod shared;
 
 pub use any::AnyStore;
