@@ -8,8 +8,7 @@
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::disallowed_methods,
-    clippy::too_many_lines,
-    reason = "all of it is tests, and deadlines outside the process are kept by the real clock; a scenario reads best in one piece"
+    reason = "all of it is tests, and deadlines outside the process are kept by the real clock"
 )]
 
 mod client;

@@ -187,6 +187,14 @@ fn without_its_server_a_gateway_executes_nothing_and_recovers<S: Server>() {
     assert_eq!((next.status, next.idempotency()), (201, "executed"));
 }
 
+/// What must not change. When an answer expires is not known before it is written down, so one
+/// that was written down late (P24) does not say it yet.
+fn kept(answer: &Answer) -> (u16, Vec<(String, String)>, Vec<u8>) {
+    let (status, mut fields, body) = answer.kept();
+    fields.retain(|(name, _)| name != "idempotency-expires");
+    (status, fields, body)
+}
+
 /// Sends fresh keys until told to stop; every key, with its answer where there was a final one.
 fn work(gateway: &Gateway, name: &str, is_over: &Mutex<bool>) -> HashMap<String, Option<Answer>> {
     let mut sent = HashMap::new();
@@ -243,10 +251,8 @@ fn restarts_of_the_server_under_load_lose_nothing_and_double_nothing<S: Server>(
                 let answer = post(key).send(gateways[number % 2].address());
                 (answer.status != 409).then_some(answer)
             });
-            // An answer that could not be written down at once has no `Idempotency-Expires` (P24).
-            let is_the_same = (retry.status, &retry.body) == (first.status, &first.body);
             assert!(
-                retry.is_replay() && is_the_same,
+                retry.is_replay() && kept(&retry) == kept(first),
                 "{key} was answered {first:?}, then {retry:?}"
             );
         }
