@@ -229,7 +229,7 @@ impl Case<'_> {
             Fault::ReplayFidelity => self.first().await,
             Fault::Duplicate => self.burst(2).await,
             Fault::Concurrent => self.burst(AT_ONCE).await,
-            Fault::LoseReply => self.lose_reply().await,
+            Fault::LoseReply | Fault::HangUp => self.lose_reply(fault).await,
             Fault::ResetMidReply => self.reset_mid_reply().await,
             Fault::Delay => self.overtaken().await,
             Fault::SlowBody => self.slow_body().await,
@@ -333,11 +333,14 @@ impl Case<'_> {
         }
     }
 
-    async fn lose_reply(&mut self) {
+    async fn lose_reply(&mut self, fault: Fault) {
         let fate = match self.driver.wire.open(&self.message).await {
             Ok(mut pending) => {
                 pending.send_rest().await;
-                pending.close()
+                match fault {
+                    Fault::HangUp => pending.close(),
+                    _ => pending.lose_reply().await,
+                }
             }
             Err(error) => Fate::Failed(format!("cannot connect: {error}")),
         };

@@ -11,8 +11,10 @@ pub enum Fault {
     Duplicate,
     /// The same request eight times at once.
     Concurrent,
-    /// Sent in full; the connection is closed before the answer is read.
+    /// Sent in full and answered; the connection ends before anything of the answer is read.
     LoseReply,
+    /// Sent in full; the connection is closed at once, while the target works.
+    HangUp,
     /// The connection is reset after some bytes of the answer.
     ResetMidReply,
     /// The request is held up in the middle, and its repeat overtakes it.
@@ -39,11 +41,12 @@ pub enum Fault {
 
 impl Fault {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::ReplayFidelity,
         Self::Duplicate,
         Self::Concurrent,
         Self::LoseReply,
+        Self::HangUp,
         Self::ResetMidReply,
         Self::Delay,
         Self::SlowBody,
@@ -64,6 +67,7 @@ impl Fault {
             Self::Duplicate => "duplicate",
             Self::Concurrent => "concurrent",
             Self::LoseReply => "lose_reply",
+            Self::HangUp => "hang_up",
             Self::ResetMidReply => "reset_mid_reply",
             Self::Delay => "delay",
             Self::SlowBody => "slow_body",
@@ -85,6 +89,7 @@ impl Fault {
             Self::Duplicate => "the same request twice, back to back",
             Self::Concurrent => "the same request eight times at once",
             Self::LoseReply => "the answer is lost, the request repeated",
+            Self::HangUp => "the caller hangs up while the target works",
             Self::ResetMidReply => "a reset in the middle of the answer",
             Self::Delay => "a request overtaken by its repeat",
             Self::SlowBody => "content in small pieces",

@@ -130,6 +130,20 @@ impl Pending {
         }
     }
 
+    /// Waits until the target answers, and ends the connection without reading: the effect is there, the answer is not.
+    pub(crate) async fn lose_reply(self) -> Fate {
+        let mut first = [0];
+        match timeout(PATIENCE, self.stream.peek(&mut first)).await {
+            Ok(Ok(1..)) => {
+                drop(self.stream.set_zero_linger());
+                Fate::ReplyLost
+            }
+            Ok(Ok(_)) => Fate::Failed("the target closed the connection without an answer".into()),
+            Ok(Err(error)) => Fate::Failed(format!("the connection broke: {error}")),
+            Err(_) => Fate::Failed("no answer in time".into()),
+        }
+    }
+
     /// Reads this many bytes of the answer, then resets the connection (RST).
     pub(crate) async fn reset_after(mut self, bytes: usize) -> Fate {
         let deadline = Instant::now() + PATIENCE;

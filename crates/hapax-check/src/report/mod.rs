@@ -10,7 +10,7 @@ use crate::fault::Fault;
 use crate::history::{History, Step};
 use crate::judge::{Judgement, Verdict};
 use crate::options::Options;
-use crate::rules::{Grade, Profile, Rule};
+use crate::rules::{self, Grade, Profile, Rule};
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -233,7 +233,15 @@ impl Report {
                 });
             }
         }
-        found.sort_by_key(|finding| std::cmp::Reverse(finding.rule.grade));
+        // By rule within a grade, in the order of the rules' table.
+        let place = |rule: Rule| rules::ALL.iter().position(|other| *other == rule);
+        found.sort_by_key(|finding| {
+            (
+                std::cmp::Reverse(finding.rule.grade),
+                place(finding.rule),
+                finding.fault,
+            )
+        });
         found
     }
 

@@ -41,7 +41,12 @@ pub(super) fn render(report: &Report) -> String {
         .partition(|finding| finding.rule.grade >= report.fail_on);
     section(&mut line, "Findings", &counting, true);
     section(&mut line, "Cannot be told", &report.findings(false), false);
-    section(&mut line, "Notes (below --fail-on)", &notes, true);
+    section(
+        &mut line,
+        "Notes (below --fail-on; the other reports have their commands)",
+        &notes,
+        false,
+    );
     line("");
     line(&curl::one_line(&report.sentence()));
     out

@@ -24,6 +24,7 @@ mod answers;
 mod at_once;
 mod browsing;
 mod carriers;
+mod check;
 mod crash_load;
 mod damage;
 mod demo;
