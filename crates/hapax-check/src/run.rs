@@ -36,19 +36,7 @@ pub async fn check(options: &Options, progress: &dyn Fn(Fault)) -> Result<Report
     };
     let counter = match count_with {
         None => None,
-        Some(target) => Some(Counter {
-            wire: Wire {
-                address: target.resolve(options.allow_remote).await?,
-                authority: target.authority,
-            },
-            message: Message {
-                method: "GET".into(),
-                target: target.path,
-                fields: vec![("Accept".into(), "application/json".into())],
-                body: String::new(),
-            },
-            pointer: target.fragment,
-        }),
+        Some(target) => Some(counter(target, options.allow_remote).await?),
     };
     let driver = Driver {
         seed: options.seed,
@@ -90,6 +78,22 @@ pub async fn check(options: &Options, progress: &dyn Fn(Fault)) -> Result<Report
     }
     report.cases.sort_by_key(|case| case.fault);
     Ok(report)
+}
+
+async fn counter(target: Target, allow_remote: bool) -> Result<Counter, CheckError> {
+    Ok(Counter {
+        wire: Wire {
+            address: target.resolve(allow_remote).await?,
+            authority: target.authority,
+        },
+        message: Message {
+            method: "GET".into(),
+            target: target.path,
+            fields: vec![("Accept".into(), "application/json".into())],
+            body: String::new(),
+        },
+        pointer: target.fragment,
+    })
 }
 
 /// How effects are told apart, in words.

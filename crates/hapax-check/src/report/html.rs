@@ -53,9 +53,9 @@ pub(super) fn render(report: &Report) -> String {
     findings(&mut out, "Cannot be told", &report.findings(false));
     findings(&mut out, "Notes", &notes);
     all_rules(&mut out);
-    let _ = write!(
+    let _ = writeln!(
         out,
-        "<footer>hapax check {} · the same seed sends the same keys, payloads and cuts</footer></main></body></html>\n",
+        "<footer>hapax check {} · the same seed sends the same keys, payloads and cuts</footer></main></body></html>",
         env!("CARGO_PKG_VERSION")
     );
     out

@@ -123,3 +123,17 @@ fn the_outcome_follows_the_grade_that_counts() {
     mild.cases.remove(0);
     assert_eq!(mild.outcome(), Outcome::Inconclusive, "nothing was played");
 }
+
+#[test]
+fn every_rule_and_fault_is_documented_with_its_grade() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/check.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    for rule in rules::ALL {
+        let row = format!("| `{}` | {} |", rule.name, rule.grade.name());
+        assert!(document.contains(&row), "{row}");
+    }
+    for fault in Fault::ALL {
+        let row = format!("| `{}` |", fault.name());
+        assert!(document.contains(&row), "{row}");
+    }
+}

@@ -1,10 +1,13 @@
 //! `hapax check` on the real shop, bare and behind a real gateway, and on targets that nobody can judge.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Duration;
 
 use hapax_shop::{Shop, serve};
 use serde_json::Value;
@@ -12,6 +15,7 @@ use tempfile::TempDir;
 use tokio::sync::oneshot;
 
 use crate::gateway::Gateway;
+use crate::support::eventually;
 
 const ORDER: &str = "POST /create-order\nContent-Type: application/json\n\n{\"item\":\"a lamp\",\"quantity\":{{n}}}\n";
 
@@ -24,6 +28,11 @@ struct BareShop {
 
 impl BareShop {
     fn start() -> Self {
+        Self::at_work(Duration::ZERO)
+    }
+
+    /// An order takes this long.
+    fn at_work(work: Duration) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         listener.set_nonblocking(true).unwrap();
@@ -31,7 +40,7 @@ impl BareShop {
         let thread = thread::spawn(move || {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             runtime.block_on(async {
-                let shop = Shop::in_memory().await.unwrap();
+                let shop = Shop::in_memory().await.unwrap().work(work);
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 serve(listener, shop, async { drop(end.await) })
                     .await
@@ -323,4 +332,130 @@ fn the_same_seed_sends_the_same_requests() {
     };
     assert_eq!(sent("11"), sent("11"));
     assert_ne!(sent("11"), sent("12"));
+}
+
+/// A gateway on one port that is killed and started anew whenever a file appears, until the end of the test.
+struct Restarted {
+    address: SocketAddr,
+    /// What `--restart` runs.
+    command: String,
+    is_over: Arc<AtomicBool>,
+    keeper: Option<thread::JoinHandle<()>>,
+    _folder: TempDir,
+}
+
+fn gateway_at(address: SocketAddr, upstream: &str, store: &str) -> Child {
+    let child = Command::new(env!("CARGO_BIN_EXE_hapax"))
+        .args(["serve", "--upstream", upstream, "--admin", "127.0.0.1:0"])
+        .args(["--listen", &address.to_string(), "--store", store])
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    eventually("the gateway", || TcpStream::connect(address).ok());
+    child
+}
+
+impl Restarted {
+    fn start(upstream: &str, is_durable: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |name: &str| folder.path().join(name);
+        let store = match is_durable {
+            true => file("data").display().to_string(),
+            false => "memory:".to_owned(),
+        };
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let (down, up) = (file("down"), file("up"));
+        let command = format!(
+            "touch {}; while [ ! -e {} ]; do sleep 0.05; done",
+            down.display(),
+            up.display()
+        );
+        let is_over = Arc::new(AtomicBool::new(false));
+        let (over, upstream) = (Arc::clone(&is_over), upstream.to_owned());
+        let mut child = gateway_at(address, &upstream, &store);
+        let keeper = thread::spawn(move || {
+            while !over.load(Ordering::Acquire) {
+                if down.exists() {
+                    std::fs::remove_file(&down).unwrap();
+                    child.kill().unwrap();
+                    child.wait().unwrap();
+                    child = gateway_at(address, &upstream, &store);
+                    std::fs::write(&up, "").unwrap();
+                }
+                thread::park_timeout(Duration::from_millis(20));
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+        });
+        Self {
+            address,
+            command,
+            is_over,
+            keeper: Some(keeper),
+            _folder: folder,
+        }
+    }
+}
+
+impl Drop for Restarted {
+    fn drop(&mut self) {
+        self.is_over.store(true, Ordering::Release);
+        drop(self.keeper.take().map(thread::JoinHandle::join));
+    }
+}
+
+#[test]
+fn a_restart_forgets_nothing_in_a_durable_store_and_everything_in_memory() {
+    let shop = BareShop::start();
+    let ledger = format!("{}/ledger", shop.url);
+    for (is_durable, code) in [(true, 0), (false, 1)] {
+        let gateway = Restarted::start(&shop.url, is_durable);
+        let url = format!("http://{}", gateway.address);
+        let more = [
+            "--count-with",
+            &ledger,
+            "--faults",
+            "after_restart",
+            "--restart",
+            &gateway.command,
+        ];
+        let found = check(&url, Some(ORDER), &more);
+        assert_eq!(found.code, code, "{}{}", found.text, found.error);
+        assert_eq!(
+            found.broke("after_restart", "one-effect"),
+            !is_durable,
+            "{}",
+            found.text
+        );
+    }
+}
+
+#[test]
+fn a_slow_shop_behind_hapax_tells_concurrent_repeats_when_to_come_back() {
+    let shop = BareShop::at_work(Duration::from_millis(400));
+    let gateway = Gateway::start(&shop.url, "");
+    let (url, ledger) = (
+        format!("http://{}", gateway.address()),
+        format!("{}/ledger", shop.url),
+    );
+    let faults = "duplicate,concurrent,lose_reply,hang_up,reset_mid_reply";
+    let more = [
+        "--count-with",
+        &ledger,
+        "--faults",
+        faults,
+        "--fail-on",
+        "practice",
+    ];
+    let found = check(&url, Some(ORDER), &more);
+    assert_eq!(found.code, 0, "{}{}", found.text, found.error);
+    let json = found.file("r.json");
+    assert!(
+        json.contains("\"got 409\"") && json.contains("conflict-says-when"),
+        "{json}"
+    );
 }
