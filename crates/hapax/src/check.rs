@@ -85,8 +85,16 @@ pub(crate) enum CheckFailure {
     /// The target cannot be checked.
     #[error(transparent)]
     Check(#[from] CheckError),
-    /// A file cannot be read or written.
-    #[error("{}: {source}", path.display())]
+    /// A file of the command line cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// A report cannot be written.
+    #[error("cannot write {}: {source}", path.display())]
     File {
         /// The file.
         path: PathBuf,
@@ -101,12 +109,22 @@ pub(crate) enum CheckFailure {
 impl CheckFailure {
     /// Whether it is the command line's fault.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::Check(error) if error.is_usage())
+        match self {
+            Self::Check(error) => error.is_usage(),
+            Self::Read { .. } => true,
+            Self::File { .. } | Self::System(_) => false,
+        }
     }
 }
 
-/// Checks, and writes the report files. What is left is to print it.
-pub(crate) fn run(flags: CheckFlags) -> Result<Report, CheckFailure> {
+/// A verdict, and where it is to be written.
+pub(crate) struct Checked {
+    pub(crate) report: Report,
+    files: Vec<(Format, PathBuf)>,
+}
+
+/// Checks. What is left is to print the report and to write its files.
+pub(crate) fn run(flags: CheckFlags) -> Result<Checked, CheckFailure> {
     let seed = match flags.seed {
         Some(seed) => seed,
         None => getrandom::u64().map_err(|error| CheckFailure::System(io::Error::other(error)))?,
@@ -142,16 +160,28 @@ pub(crate) fn run(flags: CheckFlags) -> Result<Report, CheckFailure> {
     if is_watched {
         tell("\r\x1b[K");
     }
-    let report = report?;
-    for (format, path) in flags.report {
-        let text = match format {
-            Format::Json => report.to_json(),
-            Format::Junit => report.to_junit(),
-            Format::Html => report.to_html(),
-        };
-        std::fs::write(&path, text).map_err(|source| CheckFailure::File { path, source })?;
+    Ok(Checked {
+        report: report?,
+        files: flags.report,
+    })
+}
+
+impl Checked {
+    /// Writes the report files.
+    pub(crate) fn write(&self) -> Result<(), CheckFailure> {
+        for (format, path) in &self.files {
+            let text = match format {
+                Format::Json => self.report.to_json(),
+                Format::Junit => self.report.to_junit(),
+                Format::Html => self.report.to_html(),
+            };
+            std::fs::write(path, text).map_err(|source| CheckFailure::File {
+                path: path.clone(),
+                source,
+            })?;
+        }
+        Ok(())
     }
-    Ok(report)
 }
 
 fn read(path: PathBuf) -> Result<String, CheckFailure> {
@@ -160,7 +190,7 @@ fn read(path: PathBuf) -> Result<String, CheckFailure> {
         .and_then(|file| file.take(MAX_REQUEST + 1).read_to_string(&mut text));
     match read {
         Ok(_) => Ok(text),
-        Err(source) => Err(CheckFailure::File { path, source }),
+        Err(source) => Err(CheckFailure::Read { path, source }),
     }
 }
 

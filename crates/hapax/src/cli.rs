@@ -240,9 +240,11 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
             Ok(Exit::Ok)
         }
         Command::Check(flags) => {
-            let report = check::run(*flags)?;
-            print(&report.to_text())?;
-            Ok(match report.outcome() {
+            let checked = check::run(*flags)?;
+            // First, so that a report that cannot be written does not cost the verdict.
+            print(&checked.report.to_text())?;
+            checked.write()?;
+            Ok(match checked.report.outcome() {
                 Outcome::Clean => Exit::Ok,
                 Outcome::Finding => Exit::Finding,
                 Outcome::Inconclusive => Exit::Inconclusive,

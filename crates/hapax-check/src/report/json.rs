@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Case, Finding, Outcome, Report, curl};
+use super::{Case, Finding, Report, curl};
 use crate::answer::Answer;
 use crate::history::Step;
 use crate::judge::Verdict;
@@ -24,7 +24,6 @@ pub(super) fn render(report: &Report) -> String {
         "fail_on": report.fail_on.name().to_ascii_lowercase(),
         "counting": report.counting,
         "baseline": report.baseline,
-        "is_safe_to_retry": report.outcome() == Outcome::Clean,
         "findings": findings(true),
         "inconclusive": findings(false),
         "cases": report.cases.iter().map(|case| one_case(case, report)).collect::<Vec<_>>(),

@@ -259,13 +259,15 @@ impl Report {
         let played = self.cases.len() - count(State::Skipped);
         let of = |n: usize| format!("{n} of {played} case{}", if played == 1 { "" } else { "s" });
         match self.outcome() {
+            // No more than was seen: a check is evidence, not proof.
             Outcome::Clean => format!(
-                "Safe to retry under the profile {}: {} without a finding.",
-                self.profile,
-                of(played)
+                "No finding: {} kept every rule of {} and above, profile {}.",
+                of(played),
+                self.fail_on.name(),
+                self.profile
             ),
             Outcome::Finding => format!(
-                "Not safe to rely on: {} broke a rule.",
+                "Not safe to retry: {} broke a rule.",
                 of(count(State::Broken))
             ),
             Outcome::Inconclusive if played == 0 => "No case fits this request.".into(),

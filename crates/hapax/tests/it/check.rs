@@ -182,7 +182,7 @@ fn the_bare_shop_is_not_safe_to_retry() {
         found.text
     );
     assert!(found.file("r.xml").contains("<failure message="));
-    assert!(found.file("r.html").contains("Not safe to rely on"));
+    assert!(found.file("r.html").contains("Not safe to retry"));
     assert_eq!(found.error, "", "progress is for terminals");
 }
 
@@ -297,6 +297,8 @@ fn what_is_not_allowed_or_not_there_ends_with_4_and_what_makes_no_sense_with_2()
         .local_addr()
         .unwrap();
     assert_eq!(check(&format!("http://{closed}/"), None, &[]).code, 4);
+    let missing = ["--request", "/nonexistent/request"];
+    assert_eq!(check("http://127.0.0.1:1/", None, &missing).code, 2);
     let counter = ["--count-with", "http://192.0.2.1/"];
     assert_eq!(check("http://127.0.0.1:1/", None, &counter).code, 4);
     for (url, more) in [
@@ -309,6 +311,25 @@ fn what_is_not_allowed_or_not_there_ends_with_4_and_what_makes_no_sense_with_2()
         let wrong = check(url, None, &more);
         assert_eq!(wrong.code, 2, "{url} {more:?}: {}", wrong.error);
     }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_does_not_cost_the_verdict() {
+    let shop = BareShop::start();
+    let more = [
+        "--faults",
+        "duplicate",
+        "--report",
+        "html=/nonexistent/r.html",
+    ];
+    let found = check(&shop.url, Some(ORDER), &more);
+    assert_eq!(found.code, 4);
+    assert!(found.text.contains("one-effect"), "{}", found.text);
+    assert!(
+        found.error.contains("/nonexistent/r.html"),
+        "{}",
+        found.error
+    );
 }
 
 #[test]
