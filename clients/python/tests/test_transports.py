@@ -3,6 +3,7 @@
 import asyncio
 import http.server
 import json
+import socket
 import threading
 from typing import Any, Iterator
 
@@ -252,6 +253,34 @@ def test_requests_hands_over_a_refused_connection() -> None:
     session.mount("http://", SafeAdapter())
     with pytest.raises(requests.ConnectionError):
         session.post("http://127.0.0.1:9/", json={})
+
+
+@pytest.mark.parametrize("client", ["requests", "httpx"])
+def test_a_head_that_breaks_off_is_no_answer(client: str) -> None:
+    """Python's own HTTP client takes it for an empty success."""
+    parts = [b"HTTP/1.1 201 Created\r\ncontent-ty", b"HTTP/1.1 201 Created\r\n", b"HTTP/1.1 201 Created\r\ncontent-length: 2\r\n\r\n{}"]
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        url = f"http://127.0.0.1:{server.getsockname()[1]}/create-order"
+
+        def serve() -> None:
+            for part in parts:
+                connection, _ = server.accept()
+                with connection:
+                    held = b""
+                    while not held.endswith(b"{}"):
+                        held += connection.recv(4096)
+                    connection.sendall(part)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        if client == "requests":
+            session = requests.Session()
+            session.mount("http://", SafeAdapter())
+            assert session.post(url, json={}).content == b"{}"
+        else:
+            with httpx.Client(transport=SafeTransport()) as plain:
+                assert plain.post(url, json={}).content == b"{}"
+        thread.join(20)
 
 
 @pytest.mark.parametrize("answer", [REFUSED, RESET, (503, {}, b"")], ids=["refused", "reset", "503"])

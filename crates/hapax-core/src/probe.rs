@@ -318,7 +318,7 @@ pub fn resolve(
 ) -> Resolution {
     match (answer.status.as_u16(), answer.settlement) {
         (200..=299, Settlement::Complete) => {
-            let mut record = Box::new(held.record.clone());
+            let mut record = held.record.clone();
             record.claim = seal;
             record.asked_by = None;
             record.state = State::Completed(StoredResponse {
@@ -326,7 +326,7 @@ pub fn resolve(
                 headers: answer.headers,
                 content: answer.content,
             });
-            Resolution::Complete(record)
+            Resolution::Complete(Box::new(record))
         }
         (404 | 410, Settlement::Reject) => {
             let is_quiet = held.written_at.plus(probe_after) <= asked_at;

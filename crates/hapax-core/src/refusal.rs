@@ -80,7 +80,8 @@ impl Refusal {
 }
 
 /// The problem of a key that belongs to another request: names the parts in which this one
-/// differs, in the caller's own words (P8). Without `subject` nothing more is known.
+/// differs, in the caller's own words (P8). Without `subject`, or without the first one's outline,
+/// nothing more is known.
 pub fn mismatch(
     first: &Fingerprint,
     keys: &HashKeys,

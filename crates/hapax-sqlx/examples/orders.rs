@@ -23,7 +23,7 @@ async fn create_order(
     mut tx: Tx<Sqlite>,
     Json(order): Json<Value>,
 ) -> Result<(StatusCode, Json<Value>), DatabaseError> {
-    let item = order["item"].as_str().unwrap_or_default();
+    let item = order.get("item").and_then(Value::as_str).unwrap_or("");
     if item.is_empty() {
         let problem = json!({ "error": "say which item" });
         return Ok((StatusCode::UNPROCESSABLE_ENTITY, Json(problem)));

@@ -18,3 +18,33 @@ CREATE TABLE IF NOT EXISTS hapax_records (
 );
 
 CREATE INDEX IF NOT EXISTS hapax_records_by_expiry ON hapax_records (expires_at);
+
+-- Requests that go through recovery points: what they ask for, until they are answered.
+CREATE TABLE IF NOT EXISTS hapax_flows (
+    key BLOB PRIMARY KEY CHECK (length(key) = 16),
+    fingerprint BLOB NOT NULL,
+    request BLOB NOT NULL,
+    touched_at INTEGER NOT NULL
+);
+
+CREATE INDEX IF NOT EXISTS hapax_flows_by_touch ON hapax_flows (touched_at);
+
+-- The steps of those requests that are done, with their results.
+CREATE TABLE IF NOT EXISTS hapax_steps (
+    key BLOB NOT NULL REFERENCES hapax_flows (key),
+    name TEXT NOT NULL,
+    result TEXT NOT NULL,
+    PRIMARY KEY (key, name)
+);
+
+-- Events that are to be sent, because the transaction that wrote them was committed.
+CREATE TABLE IF NOT EXISTS hapax_outbox (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    topic TEXT NOT NULL,
+    payload BLOB NOT NULL,
+    not_before INTEGER NOT NULL,
+    attempts INTEGER NOT NULL DEFAULT 0
+);
+
+CREATE INDEX IF NOT EXISTS hapax_outbox_by_turn ON hapax_outbox (not_before, number);

@@ -22,12 +22,15 @@ use hapax_core::record::{ClaimId, State};
 use hapax_core::refusal::{Refusal, mismatch};
 use hapax_core::scope::ScopeId;
 use hapax_core::settle::{self, Settlement};
+use hapax_core::store::{Insert, Write};
 
 use crate::Dialect;
+use crate::complete;
 use crate::execution::{self, BoxError, Ended, kept};
 use crate::holding::{Holding, Settled};
 use crate::layer::{Rejections, Shared};
 use crate::service::target_of;
+use crate::steps::Steps;
 use crate::transaction::{Conflicted, Slot};
 use crate::unkeyed::{failed_problem, kept_problem};
 
@@ -151,7 +154,7 @@ where
             },
             Step::Remove { .. } => {
                 let now = self.give_back().await;
-                Input::Written(Ok(hapax_core::store::Write::Applied { now }))
+                Input::Written(Ok(Write::Applied { now }))
             }
             Step::Read => Input::Found(Holding::read(&self.shared, &ticket.key).await),
             Step::Wait(up_to) => self.wait(ticket.key, up_to).await,
@@ -179,7 +182,13 @@ where
     }
 
     async fn claim(&mut self, ticket: &Ticket) -> Next {
-        match Holding::claim(&self.shared, ticket).await {
+        let claimed = if self.shared.options.recovery_points {
+            let request = self.request();
+            Holding::begin_flow(&self.shared, ticket, &request, None).await
+        } else {
+            Holding::claim(&self.shared, ticket).await
+        };
+        match claimed {
             Ok((holding, inserted)) => {
                 self.holding = holding;
                 Some(Input::Inserted(Ok(inserted)))
@@ -189,8 +198,29 @@ where
         }
     }
 
+    /// What the completer needs to go on with this request.
+    fn request(&self) -> Vec<u8> {
+        complete::encode(
+            &self.parts,
+            &self.content,
+            self.asked.scope,
+            &self.shared.policy,
+        )
+    }
+
     async fn take_over(&mut self, ticket: &Ticket, expected: ClaimId) -> Next {
-        match Holding::take_over(&self.shared, ticket, expected).await {
+        let taken = if self.shared.options.recovery_points {
+            let request = self.request();
+            Holding::begin_flow(&self.shared, ticket, &request, Some(expected))
+                .await
+                .map(|(holding, inserted)| match inserted {
+                    Insert::Claimed { now } => (holding, Write::Applied { now }),
+                    Insert::Occupied { .. } => (None, Write::Stale),
+                })
+        } else {
+            Holding::take_over(&self.shared, ticket, expected).await
+        };
+        match taken {
             Ok((holding, written)) => {
                 self.holding = holding;
                 Some(Input::Written(Ok(written)))
@@ -217,12 +247,19 @@ where
 
     /// Runs the handler in the transaction and takes that back (P37).
     async fn execute(&mut self, attempt: u32) -> Next {
-        let Some(transaction) = self.holding.as_mut().and_then(Holding::lend) else {
-            return self.roll_back(kept_problem(), Outcome::StoreError).await;
-        };
-        let slot = Slot::new(transaction);
+        let transaction = self.holding.as_mut().and_then(Holding::lend);
         let mut request = Request::from_parts(self.parts.clone(), Body::from(self.content.clone()));
-        request.extensions_mut().insert(slot.clone());
+        // One or the other: a request that goes through recovery points has no transaction.
+        let slot = transaction.map(Slot::new);
+        match &slot {
+            Some(slot) => {
+                request.extensions_mut().insert(slot.clone());
+            }
+            None => {
+                let steps = Steps::new(Arc::clone(&self.shared), self.asked.key);
+                request.extensions_mut().insert(steps);
+            }
+        }
         let headers = request.headers_mut();
         headers.insert(settle::HAPAX_ATTEMPT, HeaderValue::from(attempt));
         headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -240,11 +277,13 @@ where
         );
         let ended = running.await;
         self.note_end(&ended, began.elapsed());
-        let Some(transaction) = slot.close() else {
-            return self.roll_back(kept_problem(), Outcome::UpstreamError).await;
-        };
-        if let Some(holding) = self.holding.as_mut() {
-            holding.take_back(transaction);
+        if let Some(slot) = &slot {
+            let Some(transaction) = slot.close() else {
+                return self.roll_back(kept_problem(), Outcome::UpstreamError).await;
+            };
+            if let Some(holding) = self.holding.as_mut() {
+                holding.take_back(transaction);
+            }
         }
         let Ended::Answered {
             mut parts,
@@ -259,12 +298,9 @@ where
         if parts.extensions.get::<Conflicted>().is_some() {
             return self.conflicted().await;
         }
-        let mut settlement =
-            settle::take_settlement(parts.status, &mut parts.headers).in_transaction();
-        let is_forgotten = self.shared.options.rejections == Rejections::Forget;
-        if slot.is_rolled_back() || (is_forgotten && settlement == Settlement::Reject) {
-            settlement = Settlement::Release;
-        }
+        let said = settle::take_settlement(parts.status, &mut parts.headers).in_transaction();
+        let is_rolled_back = slot.as_ref().is_some_and(Slot::is_rolled_back);
+        let settlement = self.settlement(said, is_rolled_back).await;
         settle::strip_ours(&mut parts.headers);
         let answer = UpstreamAnswer {
             status: parts.status,
@@ -291,12 +327,37 @@ where
         });
     }
 
+    /// What an answer means here, beyond what it means everywhere.
+    async fn settlement(&mut self, said: Settlement, is_rolled_back: bool) -> Settlement {
+        let is_forgotten = self.shared.options.rejections == Rejections::Forget;
+        match said {
+            _ if is_rolled_back => Settlement::Release,
+            // A step that is committed stays, so that no other payload may have the key.
+            Settlement::Reject if self.has_steps().await => Settlement::Complete,
+            Settlement::Reject if is_forgotten => Settlement::Release,
+            said => said,
+        }
+    }
+
+    async fn has_steps(&mut self) -> bool {
+        if !self.shared.options.recovery_points {
+            return false;
+        }
+        // Not known: then it is treated as if there were one, which is the safe side.
+        let found = Holding::has_steps(&self.shared, &self.asked.key).await;
+        found.unwrap_or(true)
+    }
+
     /// Stores the answer and commits: the one moment at which the operation has happened.
     async fn settle(&mut self, ticket: &Ticket, record: &hapax_core::record::Record) -> Next {
         let Some(holding) = self.holding.take() else {
             return self.roll_back(kept_problem(), Outcome::StoreError).await;
         };
-        let settled = holding.settle(&self.shared, &ticket.key, record).await;
+        let settled = if self.shared.options.recovery_points {
+            holding.settle_flow(&self.shared, &ticket.key, record).await
+        } else {
+            holding.settle(&self.shared, &ticket.key, record).await
+        };
         self.settled(settled).await
     }
 
@@ -309,7 +370,11 @@ where
         let Some(holding) = self.holding.take() else {
             return self.roll_back(kept_problem(), Outcome::StoreError).await;
         };
-        let settled = holding.settle_anew(&self.shared, ticket, record).await;
+        let settled = if self.shared.options.recovery_points {
+            holding.settle_flow(&self.shared, &ticket.key, record).await
+        } else {
+            holding.settle_anew(&self.shared, ticket, record).await
+        };
         self.settled(settled).await
     }
 

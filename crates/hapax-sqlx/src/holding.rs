@@ -35,6 +35,9 @@ pub(crate) struct Holding<DB: Dialect> {
     /// The claim in the row, and the one that it replaced, where a row was there before.
     claim: ClaimId,
     replaced: Option<ClaimId>,
+    /// Whether the handler goes through recovery points, and has no transaction of its own.
+    is_flow: bool,
+    key: RecordKey,
     /// The database's clock at the claim, and when that was here.
     claimed_at: Timestamp,
     since: Instant,
@@ -78,8 +81,8 @@ impl<DB: Dialect> Holding<DB> {
             Ok(turn) => turn,
             Err(first) => return Ok((None, under_way(ticket, first, Timestamp::default()))),
         };
-        if DB::HAS_ONE_WRITER {
-            // Most repeats end here, without waiting for whoever writes.
+        if DB::HAS_ONE_WRITER && shared.writer.available_permits() == 0 {
+            // A repeat ends here, without waiting for whoever writes.
             let (held, now) = Self::read(shared, &ticket.key).await.map_err(refused)?;
             if let Some(held) = held.filter(|held| !held.is_expired(now)) {
                 return Ok((None, occupied(held, now)));
@@ -167,6 +170,122 @@ impl<DB: Dialect> Holding<DB> {
         }
     }
 
+    /// Notes that the request is under way, without a transaction that lasts. Another process may
+    /// do the same at the same time: no step is committed twice, and one of them settles.
+    pub(crate) async fn begin_flow(
+        shared: &Arc<Shared<DB>>,
+        ticket: &Ticket,
+        request: &[u8],
+        replaced: Option<ClaimId>,
+    ) -> Claimed<DB, Insert> {
+        let beginning = async {
+            let turn = match shared.flights.take(ticket.key).await {
+                Ok(turn) => turn,
+                Err(first) => return Ok((None, under_way(ticket, first, Timestamp::default()))),
+            };
+            let _writer = writer(shared).await;
+            let (key, digest) = (ticket.key.as_bytes(), &ticket.fingerprint.digest);
+            let mut transaction = shared.records.pool.begin_with(DB::BEGIN).await?;
+            let (noted, now) = DB::begin_flow(&mut transaction, key, digest, request).await?;
+            // Only now, since whoever answers the request has to come past the row just written.
+            let (row, _) = DB::read(&mut transaction, key).await?;
+            let now = instant(now);
+            let held = row.map(|row| shared.records.held(&ticket.key, row));
+            let held = held.transpose().map_err(refused)?;
+            let present = held.as_ref().map(|held| held.record.claim);
+            match held {
+                Some(held) if replaced.is_none() && !held.is_expired(now) => {
+                    let _ = transaction.rollback().await;
+                    return Ok((None, occupied(held, now)));
+                }
+                _ => transaction.commit().await?,
+            }
+            if noted != digest {
+                let first = Fingerprint {
+                    digest: noted.try_into().unwrap_or_default(),
+                    outline: [].into(),
+                };
+                return Ok((None, under_way(ticket, first, now)));
+            }
+            turn.execute(&ticket.fingerprint);
+            let holding = Self {
+                transaction: None,
+                _turn: turn,
+                _writer: None,
+                claim: ticket.claim,
+                replaced: replaced.or(present),
+                is_flow: true,
+                key: ticket.key,
+                claimed_at: now,
+                since: Instant::now(),
+            };
+            Ok((Some(holding), Insert::Claimed { now }))
+        };
+        match timeout(shared.options.database_timeout, beginning).await {
+            Ok(begun) => begun,
+            Err(_) => Err(too_slow()),
+        }
+    }
+
+    /// Whether a step of the request is committed.
+    pub(crate) async fn has_steps(shared: &Shared<DB>, key: &RecordKey) -> sqlx::Result<bool> {
+        let mut connection = shared.records.pool.acquire().await?;
+        DB::has_steps(&mut connection, key.as_bytes()).await
+    }
+
+    /// Commits the record of a request whose steps are done, and forgets these.
+    pub(crate) async fn settle_flow(
+        mut self,
+        shared: &Arc<Shared<DB>>,
+        key: &RecordKey,
+        record: &Record,
+    ) -> Settled {
+        self._writer = writer(shared).await;
+        let (bytes, claim, replaced) = (*key.as_bytes(), *self.claim.as_bytes(), self.replaced);
+        let claiming = async {
+            let mut transaction = shared.records.pool.begin_with(DB::BEGIN).await?;
+            let is_ours = DB::lock_flow(&mut transaction, &bytes).await?
+                && match replaced {
+                    None => matches!(
+                        DB::claim(&mut transaction, &bytes, &claim).await?,
+                        Claim::Claimed(_)
+                    ),
+                    Some(replaced) => {
+                        DB::try_lock(&mut transaction, &bytes).await?
+                            && DB::take_over(&mut transaction, &bytes, replaced.as_bytes(), &claim)
+                                .await?
+                                .is_some()
+                    }
+                };
+            DB::end_flow(&mut transaction, &bytes).await?;
+            Ok::<_, sqlx::Error>(is_ours.then_some(transaction))
+        };
+        match timeout(shared.options.database_timeout, claiming).await {
+            Ok(Ok(Some(transaction))) => {
+                self.transaction = Some(transaction);
+                self.settle(shared, key, record).await
+            }
+            // Another process has settled it meanwhile: looking again finds its answer.
+            Ok(Ok(None)) => Settled::Conflict,
+            Ok(Err(error)) if DB::kind_of(&error) == FailureKind::Conflict => Settled::Conflict,
+            _ => Settled::RolledBack,
+        }
+    }
+
+    /// Forgets a request of which no step is done. With one, it waits for the next attempt, or for
+    /// the completer.
+    async fn leave_flow(shared: &Arc<Shared<DB>>, key: RecordKey) -> sqlx::Result<()> {
+        let _writer = writer(shared).await;
+        let key = key.as_bytes();
+        let mut transaction = shared.records.pool.begin_with(DB::BEGIN).await?;
+        if DB::lock_flow(&mut transaction, key).await?
+            && !DB::has_steps(&mut transaction, key).await?
+        {
+            DB::end_flow(&mut transaction, key).await?;
+        }
+        transaction.commit().await
+    }
+
     fn hold(
         ticket: &Ticket,
         transaction: Transaction<'static, DB>,
@@ -182,6 +301,8 @@ impl<DB: Dialect> Holding<DB> {
             _writer: writer,
             claim: ticket.claim,
             replaced,
+            is_flow: false,
+            key: ticket.key,
             claimed_at,
             since: Instant::now(),
         }
@@ -220,8 +341,16 @@ impl<DB: Dialect> Holding<DB> {
     }
 
     /// Ends the transaction without effect and lets the key go.
-    pub(crate) async fn roll_back(mut self, shared: &Shared<DB>) -> Timestamp {
+    pub(crate) async fn roll_back(mut self, shared: &Arc<Shared<DB>>) -> Timestamp {
         let now = self.now();
+        if self.is_flow {
+            // What stays is found by the next attempt.
+            let _ = timeout(
+                shared.options.database_timeout,
+                Self::leave_flow(shared, self.key),
+            )
+            .await;
+        }
         if let Some(transaction) = self.transaction.take() {
             // A connection that does not answer is left to the pool, which ends it.
             let _ = timeout(shared.options.database_timeout, transaction.rollback()).await;
@@ -345,7 +474,7 @@ impl<DB: Dialect> Holding<DB> {
 }
 
 /// Where the database has one writer, the turn to write: taken before a connection is.
-async fn writer<DB: Dialect>(shared: &Arc<Shared<DB>>) -> Option<OwnedSemaphorePermit> {
+pub(crate) async fn writer<DB: Dialect>(shared: &Arc<Shared<DB>>) -> Option<OwnedSemaphorePermit> {
     if !DB::HAS_ONE_WRITER {
         return None;
     }

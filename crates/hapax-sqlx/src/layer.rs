@@ -7,7 +7,9 @@ use tokio::sync::Semaphore;
 use tower_layer::Layer;
 
 use hapax_core::event::Observer;
-use hapax_core::policy::{KeySource, Mode, OnStoreFailure, OnUnknown, Policy, UpstreamKey};
+use hapax_core::policy::{
+    KeyRequirement, KeySource, Mode, OnStoreFailure, OnUnknown, Policy, UpstreamKey,
+};
 
 use crate::flights::Flights;
 use crate::service::TransactionService;
@@ -47,6 +49,9 @@ pub struct Options {
     pub rejections: Rejections,
     /// Under which isolation the handler's transaction runs. Default the database's.
     pub isolation: Isolation,
+    /// Whether handlers go through recovery points ([`Steps`](crate::Steps)) instead of one
+    /// transaction ([`Tx`](crate::Tx)). Default no. Needs a policy that requires a key.
+    pub recovery_points: bool,
     /// How often a handler runs at most when the database rolls its transaction back. Default 4:
     /// conflicts that three repeats do not solve are contention, which more repeats only feed.
     pub max_runs: u32,
@@ -68,6 +73,7 @@ impl Default for Options {
             realm: String::new(),
             rejections: Rejections::default(),
             isolation: Isolation::default(),
+            recovery_points: false,
             max_runs: 4,
             max_under_way: 10_000,
             max_waiters_per_key: 100,
@@ -114,7 +120,7 @@ impl<DB: Dialect> Shared<DB> {
 
 /// Runs the handlers behind it in the transaction of their key; see the crate's contract.
 pub struct TransactionLayer<DB: Dialect> {
-    shared: Arc<Shared<DB>>,
+    pub(crate) shared: Arc<Shared<DB>>,
 }
 
 impl<DB: Dialect> Clone for TransactionLayer<DB> {
@@ -145,6 +151,11 @@ impl<DB: Dialect> TransactionLayer<DB> {
         options: Options,
     ) -> Result<Self, SetupError> {
         check(&policy)?;
+        if options.recovery_points && policy.key != KeyRequirement::Required {
+            let setting = "recovery points on a route whose key is optional";
+            let reason = "what has no key cannot be tried again";
+            return Err(SetupError { setting, reason });
+        }
         let shared = Shared {
             records,
             policy: Arc::new(policy),

@@ -23,14 +23,18 @@
 //! The rules are `hapax-core`'s, as everywhere.
 //!
 //! What is outside the transaction is not protected by it: a mail that the handler sends, a call
-//! to a payment provider, a write through another connection.
+//! to a payment provider, a write through another connection. For these there are the [`Outbox`]
+//! (commit, then send, at least once) and recovery points ([`Steps`]: each step is committed with its
+//! result, and has a key for the call that it makes).
 
+mod complete;
 mod digest;
 mod drive;
 mod execution;
 mod flights;
 mod holding;
 mod layer;
+mod outbox;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod records;
@@ -38,12 +42,15 @@ mod service;
 #[cfg(feature = "sqlite")]
 mod sqlite;
 mod statements;
+mod steps;
 mod transaction;
 mod unkeyed;
 
 pub use layer::{Isolation, Options, Rejections, SetupError, TransactionLayer};
+pub use outbox::{Delivered, Outbox, OutboxEvent};
 pub use records::{Records, RecordsError};
 pub use service::TransactionService;
+pub use steps::{Due, Step, StepTx, Steps};
 pub use transaction::{DatabaseError, Tx, TxRejection};
 
 /// A database that can keep records beside an application's own tables.

@@ -14,7 +14,9 @@ impl Statements for Postgres {
     const BEGIN: &'static str = "BEGIN";
     const HAS_ONE_WRITER: bool = false;
 
-    common_statements!(now: "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)");
+    common_statements!(
+        now: "CAST(extract(epoch FROM clock_timestamp()) * 1000 AS BIGINT)",
+        lock: " FOR UPDATE", skip: " FOR UPDATE SKIP LOCKED");
 
     async fn try_lock(connection: &mut Self::Connection, key: &[u8; 16]) -> sqlx::Result<bool> {
         sqlx::query("SELECT pg_try_advisory_xact_lock($1)")

@@ -17,7 +17,9 @@ impl Statements for Sqlite {
     const BEGIN: &'static str = "BEGIN IMMEDIATE";
     const HAS_ONE_WRITER: bool = true;
 
-    common_statements!(now: "CAST(unixepoch('subsec') * 1000 AS INTEGER)");
+    common_statements!(
+        now: "CAST(unixepoch('subsec') * 1000 AS INTEGER)",
+        lock: "", skip: "");
 
     /// Whoever is in a writing transaction is alone.
     async fn try_lock(_connection: &mut Self::Connection, _key: &[u8; 16]) -> sqlx::Result<bool> {

@@ -34,6 +34,12 @@ pub enum FailureKind {
     Other,
 }
 
+/// An event as it is taken: number, id, topic, payload, attempts.
+pub(crate) type EventRow = (i64, String, String, Vec<u8>, i64);
+
+/// A request that goes through recovery points: key, fingerprint, content.
+pub(crate) type FlowRow = (Vec<u8>, Vec<u8>, Vec<u8>);
+
 /// The statements of one database. Every method works on a connection within a transaction.
 pub trait Statements: Database {
     /// The tables.
@@ -97,14 +103,255 @@ pub trait Statements: Database {
         limit: i64,
     ) -> impl Future<Output = sqlx::Result<u64>> + Send;
 
+    /// Notes that a request goes through recovery points, unless that is noted; returns the
+    /// fingerprint that is noted, and the present instant.
+    fn begin_flow(
+        connection: &mut Self::Connection,
+        key: &[u8; 16],
+        fingerprint: &[u8; 16],
+        request: &[u8],
+    ) -> impl Future<Output = sqlx::Result<(Vec<u8>, i64)>> + Send;
+
+    /// Locks the request until the transaction ends; says whether it is still under way.
+    fn lock_flow(
+        connection: &mut Self::Connection,
+        key: &[u8; 16],
+    ) -> impl Future<Output = sqlx::Result<bool>> + Send;
+
+    /// Removes the request and its steps.
+    fn end_flow(
+        connection: &mut Self::Connection,
+        key: &[u8; 16],
+    ) -> impl Future<Output = sqlx::Result<()>> + Send;
+
+    /// Whether a step of the request is done.
+    fn has_steps(
+        connection: &mut Self::Connection,
+        key: &[u8; 16],
+    ) -> impl Future<Output = sqlx::Result<bool>> + Send;
+
+    /// The result of a step that is done.
+    fn step(
+        connection: &mut Self::Connection,
+        key: &[u8; 16],
+        name: &str,
+    ) -> impl Future<Output = sqlx::Result<Option<String>>> + Send;
+
+    /// Notes that a step is done.
+    fn end_step(
+        connection: &mut Self::Connection,
+        key: &[u8; 16],
+        name: &str,
+        result: &str,
+    ) -> impl Future<Output = sqlx::Result<()>> + Send;
+
+    /// Requests with a step that is done that nobody has touched for so long, up to `limit` of them;
+    /// touches them. Their keys, fingerprints and contents.
+    fn abandoned(
+        connection: &mut Self::Connection,
+        older_than_ms: i64,
+        limit: i64,
+    ) -> impl Future<Output = sqlx::Result<Vec<FlowRow>>> + Send;
+
+    /// Writes an event to be sent.
+    fn put_event(
+        connection: &mut Self::Connection,
+        id: &str,
+        topic: &str,
+        payload: &[u8],
+    ) -> impl Future<Output = sqlx::Result<()>> + Send;
+
+    /// Takes up to `limit` events that are due, and makes them due again after `lease_ms`: number,
+    /// id, topic, payload, and how often each has been taken.
+    fn take_events(
+        connection: &mut Self::Connection,
+        limit: i64,
+        lease_ms: i64,
+    ) -> impl Future<Output = sqlx::Result<Vec<EventRow>>> + Send;
+
+    /// Removes an event that was sent.
+    fn end_event(
+        connection: &mut Self::Connection,
+        number: i64,
+    ) -> impl Future<Output = sqlx::Result<()>> + Send;
+
     /// Why a statement failed.
     fn kind_of(error: &sqlx::Error) -> FailureKind;
 }
 
-/// The methods of [`Statements`] that differ in nothing but the expression for the present
-/// instant, in milliseconds.
+/// The methods of [`Statements`] that differ in little: the expression for the present instant in
+/// milliseconds, and what locks a row that is selected, or passes by one that is locked.
 macro_rules! common_statements {
-    (now: $now:literal) => {
+    (now: $now:literal, lock: $lock:literal, skip: $skip:literal) => {
+        async fn begin_flow(
+            connection: &mut Self::Connection,
+            key: &[u8; 16],
+            fingerprint: &[u8; 16],
+            request: &[u8],
+        ) -> sqlx::Result<(Vec<u8>, i64)> {
+            let row = sqlx::query(concat!(
+                "INSERT INTO hapax_flows (key, fingerprint, request, touched_at)
+                 SELECT $1, $2, $3, n.now FROM (SELECT ",
+                $now,
+                " AS now) n WHERE true
+                 ON CONFLICT (key) DO UPDATE SET touched_at = excluded.touched_at
+                 RETURNING fingerprint, touched_at"
+            ))
+            .bind(key.as_slice())
+            .bind(fingerprint.as_slice())
+            .bind(request)
+            .fetch_one(connection)
+            .await?;
+            Ok((row.try_get(0)?, row.try_get(1)?))
+        }
+
+        async fn lock_flow(
+            connection: &mut Self::Connection,
+            key: &[u8; 16],
+        ) -> sqlx::Result<bool> {
+            sqlx::query(concat!(
+                "SELECT touched_at FROM hapax_flows WHERE key = $1",
+                $lock
+            ))
+            .bind(key.as_slice())
+            .fetch_optional(connection)
+            .await
+            .map(|row| row.is_some())
+        }
+
+        async fn end_flow(connection: &mut Self::Connection, key: &[u8; 16]) -> sqlx::Result<()> {
+            sqlx::query("DELETE FROM hapax_steps WHERE key = $1")
+                .bind(key.as_slice())
+                .execute(&mut *connection)
+                .await?;
+            sqlx::query("DELETE FROM hapax_flows WHERE key = $1")
+                .bind(key.as_slice())
+                .execute(connection)
+                .await
+                .map(|_| ())
+        }
+
+        async fn has_steps(
+            connection: &mut Self::Connection,
+            key: &[u8; 16],
+        ) -> sqlx::Result<bool> {
+            sqlx::query("SELECT name FROM hapax_steps WHERE key = $1 LIMIT 1")
+                .bind(key.as_slice())
+                .fetch_optional(connection)
+                .await
+                .map(|row| row.is_some())
+        }
+
+        async fn step(
+            connection: &mut Self::Connection,
+            key: &[u8; 16],
+            name: &str,
+        ) -> sqlx::Result<Option<String>> {
+            sqlx::query("SELECT result FROM hapax_steps WHERE key = $1 AND name = $2")
+                .bind(key.as_slice())
+                .bind(name)
+                .fetch_optional(connection)
+                .await?
+                .map(|row| row.try_get(0))
+                .transpose()
+        }
+
+        async fn end_step(
+            connection: &mut Self::Connection,
+            key: &[u8; 16],
+            name: &str,
+            result: &str,
+        ) -> sqlx::Result<()> {
+            sqlx::query("INSERT INTO hapax_steps (key, name, result) VALUES ($1, $2, $3)")
+                .bind(key.as_slice())
+                .bind(name)
+                .bind(result)
+                .execute(connection)
+                .await
+                .map(|_| ())
+        }
+
+        async fn abandoned(
+            connection: &mut Self::Connection,
+            older_than_ms: i64,
+            limit: i64,
+        ) -> sqlx::Result<Vec<crate::statements::FlowRow>> {
+            sqlx::query(concat!(
+                "UPDATE hapax_flows SET touched_at = ",
+                $now,
+                " WHERE key IN (SELECT f.key FROM hapax_flows f WHERE f.touched_at <= ",
+                $now,
+                " - $1 AND EXISTS (SELECT 1 FROM hapax_steps s WHERE s.key = f.key)
+                 ORDER BY f.touched_at LIMIT $2",
+                $skip,
+                ") RETURNING key, fingerprint, request"
+            ))
+            .bind(older_than_ms)
+            .bind(limit)
+            .fetch_all(connection)
+            .await?
+            .iter()
+            .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
+            .collect()
+        }
+
+        async fn put_event(
+            connection: &mut Self::Connection,
+            id: &str,
+            topic: &str,
+            payload: &[u8],
+        ) -> sqlx::Result<()> {
+            sqlx::query(
+                "INSERT INTO hapax_outbox (id, topic, payload, not_before) VALUES ($1, $2, $3, 0)",
+            )
+            .bind(id)
+            .bind(topic)
+            .bind(payload)
+            .execute(connection)
+            .await
+            .map(|_| ())
+        }
+
+        async fn take_events(
+            connection: &mut Self::Connection,
+            limit: i64,
+            lease_ms: i64,
+        ) -> sqlx::Result<Vec<crate::statements::EventRow>> {
+            let rows = sqlx::query(concat!(
+                "UPDATE hapax_outbox SET attempts = attempts + 1, not_before = $2 + ",
+                $now,
+                " WHERE number IN (SELECT number FROM hapax_outbox WHERE not_before <= ",
+                $now,
+                " ORDER BY number LIMIT $1",
+                $skip,
+                ") RETURNING number, id, topic, payload, attempts"
+            ))
+            .bind(limit)
+            .bind(lease_ms)
+            .fetch_all(connection)
+            .await?;
+            let mut events = Vec::with_capacity(rows.len());
+            for row in rows {
+                events.push((
+                    row.try_get(0)?,
+                    row.try_get(1)?,
+                    row.try_get(2)?,
+                    row.try_get(3)?,
+                    row.try_get(4)?,
+                ));
+            }
+            events.sort_by_key(|(number, ..)| *number);
+            Ok(events)
+        }
+
+        async fn end_event(connection: &mut Self::Connection, number: i64) -> sqlx::Result<()> {
+            sqlx::query("DELETE FROM hapax_outbox WHERE number = $1")
+                .bind(number)
+                .execute(connection)
+                .await
+                .map(|_| ())
+        }
+
         async fn set_up(
             connection: &mut Self::Connection,
             secret: &[u8],

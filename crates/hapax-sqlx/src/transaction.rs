@@ -182,6 +182,10 @@ impl DatabaseError {
     /// A failure of a query on `DB`.
     pub fn of<DB: Dialect>(source: sqlx::Error) -> Self {
         let kind = DB::kind_of(&source);
+        Self::with(source, kind)
+    }
+
+    pub(crate) fn with(source: sqlx::Error, kind: FailureKind) -> Self {
         Self { source, kind }
     }
 }

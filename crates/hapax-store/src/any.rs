@@ -12,6 +12,8 @@ use hapax_core::time::Timestamp;
 use crate::embedded::EmbeddedStore;
 #[cfg(feature = "memory")]
 use crate::memory::MemoryStore;
+#[cfg(feature = "postgres")]
+use crate::postgres::PostgresStore;
 
 /// The store that the configuration names.
 #[derive(Debug)]
@@ -22,6 +24,9 @@ pub enum AnyStore {
     /// In a directory of a local disk.
     #[cfg(feature = "embedded")]
     Embedded(EmbeddedStore),
+    /// In PostgreSQL.
+    #[cfg(feature = "postgres")]
+    Postgres(PostgresStore),
 }
 
 macro_rules! on_each {
@@ -31,8 +36,24 @@ macro_rules! on_each {
             AnyStore::Memory($store) => $call,
             #[cfg(feature = "embedded")]
             AnyStore::Embedded($store) => $call,
+            #[cfg(feature = "postgres")]
+            AnyStore::Postgres($store) => $call,
         }
     };
+}
+
+impl AnyStore {
+    /// The kind's name, as the configuration has it.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            #[cfg(feature = "memory")]
+            Self::Memory(_) => "memory",
+            #[cfg(feature = "embedded")]
+            Self::Embedded(_) => "embedded",
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => "postgres",
+        }
+    }
 }
 
 impl Store for AnyStore {

@@ -2,6 +2,7 @@
 //!
 //! - `memory`: [`MemoryStore`], for tests and trials; forgets everything when it ends,
 //! - `embedded`: [`EmbeddedStore`], a directory on a local disk, durable,
+//! - `postgres`: [`PostgresStore`], shared by several gateways, durable (feature `postgres`),
 //! - [`AnyStore`]: the one of them that the configuration names,
 //! - `conformance`: the suite that every store passes,
 //! - `faulty`: a decorator that fails by a script (feature `fault-injection`).
@@ -19,6 +20,10 @@ mod gauges;
 mod limits;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(feature = "postgres")]
+mod shared;
 
 pub use any::AnyStore;
 pub use clock::{ManualClock, SystemClock};
@@ -31,3 +36,7 @@ pub use faulty::{Fault, FaultyStore, On};
 pub use limits::{Limits, random_secret};
 #[cfg(feature = "memory")]
 pub use memory::MemoryStore;
+#[cfg(feature = "postgres")]
+pub use postgres::{
+    Migrated, PostgresError, PostgresOptions, PostgresStore, migrate as migrate_postgres,
+};

@@ -9,13 +9,21 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use hapax_check::Outcome;
-use hapax_store::OpenError;
+use hapax_core::store::StoreError;
+use hapax_store::{OpenError, PostgresError};
 
 use crate::check::{self, CheckFailure, CheckFlags};
 use crate::config::{self, ConfigError, Diagnostic, Flags, Loaded, Origins, Sources};
 use crate::demo::{self, ChildError, ChildShop, DemoError, DemoOptions};
+use crate::doctor::{self, Verdict};
+use crate::keys::{self, KeysCommand};
+use crate::manual;
+use crate::remote::{Call, Remote, RemoteError};
 use crate::serve::{self, ServeError};
-use crate::status::{self, StatusError};
+use crate::status;
+use crate::store_files::{self, StoreCommand};
+use crate::stores::{self, StoreFailure};
+use crate::tail::{self, TailFlags};
 
 /// Makes HTTP APIs safe to retry: at most one execution per idempotency key.
 #[derive(Debug, Parser)]
@@ -51,9 +59,39 @@ enum Command {
     DemoChild(DemoChild),
     /// Ask a running gateway how it is, through its admin listener.
     Status {
-        /// The admin listener; without it the configured one.
-        #[arg(long, value_name = "ADDR")]
-        admin: Option<SocketAddr>,
+        #[command(flatten)]
+        remote: RemoteFlags,
+    },
+    /// Find records and settle unknown outcomes, through the admin listener.
+    Keys {
+        #[command(subcommand)]
+        command: KeysCommand,
+        #[command(flatten)]
+        remote: RemoteFlags,
+    },
+    /// Look at the files of an embedded store that no gateway has open.
+    #[command(subcommand)]
+    Store(StoreCommand),
+    /// Print what happens in a running gateway, as it happens.
+    Tail {
+        #[command(flatten)]
+        tail: TailFlags,
+        #[command(flatten)]
+        remote: RemoteFlags,
+    },
+    /// Make a running gateway read its configuration again, as SIGHUP does.
+    Reload {
+        /// Why; it is written into the audit log.
+        #[arg(long, default_value = "hapax reload")]
+        reason: String,
+        #[command(flatten)]
+        remote: RemoteFlags,
+    },
+    /// Check whether this machine keeps what a gateway here would promise.
+    Doctor {
+        /// Exit code 1 for warnings too.
+        #[arg(long)]
+        strict: bool,
         /// How to answer.
         #[arg(short, long, value_enum, default_value_t = Output::Text)]
         output: Output,
@@ -61,6 +99,17 @@ enum Command {
     /// Write, check and explain the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
+    /// Print the completions of a shell.
+    Completions {
+        /// Which shell.
+        shell: clap_complete::Shell,
+    },
+    /// Write manual pages into a directory.
+    Man {
+        /// Which directory.
+        #[arg(value_name = "DIR")]
+        directory: PathBuf,
+    },
     /// Print the version.
     Version,
 }
@@ -71,6 +120,34 @@ enum DemoChild {
     Shop(ChildShop),
     /// The gateway, as `hapax serve`.
     Serve(ServeFlags),
+}
+
+/// Where a running gateway's admin listener is, and how it is spoken to.
+#[derive(Debug, Args)]
+struct RemoteFlags {
+    /// The admin listener; without it the configured one.
+    #[arg(long, value_name = "ADDR", global = true)]
+    admin: Option<SocketAddr>,
+    /// A file with a token; without it the configured one, unless --admin is given.
+    #[arg(long, value_name = "FILE", global = true)]
+    token_file: Option<PathBuf>,
+    /// How to answer.
+    #[arg(short, long, value_enum, default_value_t = Output::Text, global = true)]
+    output: Output,
+}
+
+impl RemoteFlags {
+    fn remote(&self, file: Option<PathBuf>) -> Result<Remote, Failure> {
+        let (admin, configured) = match self.admin {
+            Some(admin) => (admin, None),
+            None => {
+                let admin = load(file, Flags::default())?.settings.admin;
+                (admin.listen, admin.token_file)
+            }
+        };
+        let token_file = self.token_file.as_deref().or(configured.as_deref());
+        Ok(Remote::new(admin, token_file)?)
+    }
 }
 
 #[derive(Debug, Args)]
@@ -84,7 +161,7 @@ struct ServeFlags {
     /// The address operators connect to; off loopback a token file is mandatory.
     #[arg(long, value_name = "ADDR")]
     admin: Option<String>,
-    /// The directory of the embedded store, or `memory:`.
+    /// The directory of the embedded store, `memory:`, or the URL of a shared store.
     #[arg(long, value_name = "DIR|URL")]
     store: Option<String>,
 }
@@ -183,9 +260,12 @@ pub(crate) enum Failure {
     /// The gateway did not start.
     #[error("error: {0}")]
     Serve(#[from] ServeError),
-    /// The gateway does not answer.
+    /// The store cannot be prepared.
     #[error("error: {0}")]
-    Status(#[from] StatusError),
+    Prepare(#[from] StoreFailure),
+    /// The gateway does not answer, or refuses.
+    #[error("error: {0}")]
+    Remote(#[from] RemoteError),
     /// The demo did not run.
     #[error("error: {0}")]
     Demo(#[from] DemoError),
@@ -195,6 +275,23 @@ pub(crate) enum Failure {
     /// A shop of the demo did not run.
     #[error("error: {0}")]
     DemoChild(#[from] ChildError),
+    /// A file cannot be read.
+    #[error("error: cannot read {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The store's files cannot be read.
+    #[error("error: {0}")]
+    Store(#[source] StoreError),
+    /// A stream of events broke off.
+    #[error("error: the events broke off: {0}")]
+    Stream(#[source] io::Error),
+    /// What was asked for makes no sense.
+    #[error("error: {0}")]
+    Usage(String),
 }
 
 impl Failure {
@@ -204,21 +301,41 @@ impl Failure {
             Self::Config(_) => Exit::Configuration,
             Self::Check(failure) if failure.is_usage() => Exit::Usage,
             Self::Check(_) => Exit::Unreachable,
-            Self::Exists(_) | Self::Write { .. } | Self::Output(_) => Exit::Unreachable,
-            Self::Serve(ServeError::Store {
-                source: OpenError::Damaged { .. } | OpenError::Version { .. },
-                ..
-            }) => Exit::StoreDamaged,
+            Self::Exists(_)
+            | Self::Write { .. }
+            | Self::Read { .. }
+            | Self::Output(_)
+            | Self::Stream(_) => Exit::Unreachable,
+            Self::Store(_) => Exit::StoreDamaged,
+            Self::Usage(_) => Exit::Usage,
+            Self::Remote(error) => error.exit(),
+            Self::Serve(ServeError::Store(failure)) | Self::Prepare(failure) => of_store(failure),
             Self::Serve(
                 ServeError::Tls(_)
                 | ServeError::Tokens(_)
                 | ServeError::Upstream(_)
                 | ServeError::UpstreamUrl(_),
             ) => Exit::Configuration,
-            Self::Serve(_) | Self::Status(_) | Self::Demo(_) | Self::DemoChild(_) => {
-                Exit::Unreachable
-            }
+            Self::Serve(_) | Self::Demo(_) | Self::DemoChild(_) => Exit::Unreachable,
         }
+    }
+}
+
+/// How a command ends that could not use the store.
+fn of_store(failure: &StoreFailure) -> Exit {
+    match failure {
+        StoreFailure::Embedded {
+            source: OpenError::Damaged { .. } | OpenError::Version { .. },
+            ..
+        }
+        | StoreFailure::Postgres(PostgresError::Newer { .. } | PostgresError::Secret) => {
+            Exit::StoreDamaged
+        }
+        StoreFailure::UrlFile { .. }
+        | StoreFailure::Url { .. }
+        | StoreFailure::NothingToMigrate(_)
+        | StoreFailure::Postgres(PostgresError::Url(_)) => Exit::Configuration,
+        _ => Exit::Unreachable,
     }
 }
 
@@ -258,13 +375,19 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
             }
             Ok(Exit::Ok)
         }
-        Command::Status { admin, output } => {
-            let admin = match admin {
-                Some(admin) => admin,
-                None => load(file, Flags::default())?.settings.admin.listen,
-            };
-            status(admin, output)
+        Command::Status { remote } => status(&remote.remote(file)?, remote.output),
+        Command::Keys { command, remote } => {
+            keys::run(&remote.remote(file)?, &command, remote.output)
         }
+        Command::Store(StoreCommand::Migrate { store }) => migrate(file, store),
+        Command::Store(StoreCommand::Files(command)) => {
+            store_files::run(&load(file, Flags::default())?.settings.store, command)
+        }
+        Command::Tail { tail, remote } => tail::run(&remote.remote(file)?, &tail, remote.output),
+        Command::Reload { reason, remote } => reload(&remote.remote(file)?, &reason, remote.output),
+        Command::Doctor { strict, output } => diagnose(file, strict, output),
+        Command::Completions { shell } => manual::completions(shell),
+        Command::Man { directory } => manual::pages(&directory),
         Command::Config(ConfigCommand::Init { force, stdout }) => match stdout {
             true => print(&config::init()),
             false => init(file, force),
@@ -294,12 +417,56 @@ fn serve(file: Option<PathBuf>, flags: ServeFlags) -> Result<Exit, Failure> {
     Ok(Exit::Ok)
 }
 
-fn status(admin: SocketAddr, output: Output) -> Result<Exit, Failure> {
-    let answer = status::ask(admin)?;
+fn status(remote: &Remote, output: Output) -> Result<Exit, Failure> {
+    let answer = remote.get("/api/v1/status")?;
     match output {
         Output::Text => print(&status::as_text(&answer)),
         Output::Json => print_json(&answer),
     }
+}
+
+fn reload(remote: &Remote, reason: &str, output: Output) -> Result<Exit, Failure> {
+    let answer = remote.call(&Call {
+        target: "/api/v1/config:reload",
+        content: Some(&serde_json::json!({ "reason": reason })),
+        version: None,
+    })?;
+    match output {
+        Output::Text => print("the configuration was reloaded\n"),
+        Output::Json => print_json(&answer),
+    }
+}
+
+fn diagnose(file: Option<PathBuf>, strict: bool, output: Output) -> Result<Exit, Failure> {
+    let checks = doctor::examine(&load(file, Flags::default())?);
+    match output {
+        Output::Text => print(&doctor::as_text(&checks))?,
+        Output::Json => print_json(&doctor::as_json(&checks))?,
+    };
+    let tolerated = if strict {
+        Verdict::Ok
+    } else {
+        Verdict::Warning
+    };
+    Ok(match doctor::worst(&checks) <= tolerated {
+        true => Exit::Ok,
+        false => Exit::Finding,
+    })
+}
+
+fn migrate(file: Option<PathBuf>, store: Option<String>) -> Result<Exit, Failure> {
+    let flags = Flags {
+        store,
+        ..Flags::default()
+    };
+    let migrated = stores::migrate(&load(file, flags)?.settings.store)?;
+    print(&match migrated.from == migrated.to {
+        true => format!("the store has version {} already\n", migrated.to),
+        false => format!(
+            "the store has version {}, had {}\n",
+            migrated.to, migrated.from
+        ),
+    })
 }
 
 fn load(file: Option<PathBuf>, flags: Flags) -> Result<Loaded, ConfigError> {
@@ -354,12 +521,12 @@ fn say(findings: &[Diagnostic]) {
     }
 }
 
-fn print_json(value: &serde_json::Value) -> Result<Exit, Failure> {
+pub(crate) fn print_json(value: &serde_json::Value) -> Result<Exit, Failure> {
     print(&format!("{value:#}\n"))
 }
 
 /// Writes to standard output. A reader that has seen enough (`| head`) is no failure.
-fn print(text: &str) -> Result<Exit, Failure> {
+pub(crate) fn print(text: &str) -> Result<Exit, Failure> {
     let mut stdout = io::stdout().lock();
     let written = stdout
         .write_all(text.as_bytes())
@@ -401,6 +568,16 @@ mod tests {
             "hapax config validate -c f.toml --strict",
             "hapax config show -c f.toml --origin -o json",
             "hapax config schema -c f.toml",
+            "hapax keys ls --state unknown -c f.toml -o json --admin 127.0.0.1:1",
+            "hapax keys resolve abc --as not_executed --reason r --yes -c f.toml --token-file t",
+            "hapax keys expire abc --reason r --dry-run -c f.toml",
+            "hapax tail --types answered --limit 3 -c f.toml",
+            "hapax reload --reason r -c f.toml",
+            "hapax store verify -o json -c f.toml",
+            "hapax doctor --strict -o json -c f.toml",
+            "hapax completions bash -c f.toml",
+            "hapax man d -c f.toml",
+            "hapax store migrate -c f.toml --store postgres://a/b",
             "hapax version -c f.toml",
         ] {
             let cli = Cli::try_parse_from(line.split(' ')).unwrap();

@@ -19,25 +19,21 @@ use tower_layer::Layer;
 
 use hapax_core::event::Observer;
 use hapax_core::store::{Durability, Store};
-use hapax_store::{
-    AnyStore, EmbeddedStore, Limits as StoreLimits, MemoryStore, OpenError,
-    Options as StoreOptions, SystemClock, random_secret,
-};
+use hapax_store::{AnyStore, SystemClock};
 use hapax_tower::{HapaxLayer, Limits, Options};
 
 use crate::activity::{Activity, Both};
 use crate::admin::tokens::{TokenFileError, Tokens};
 use crate::admin::{self, Access, ReloadAsked, Watched};
 use crate::audit::{AuditError, AuditLog};
-use crate::config::{
-    self, AdminSettings, Loaded, Scheme, Settings, Sources, StoreKind, StoreSettings,
-};
+use crate::config::{self, AdminSettings, Loaded, Scheme, Settings, Sources, StoreKind};
 use crate::gateway::forward::UpstreamBase;
 use crate::gateway::listener::{self, Drained, ListenerSettings};
 use crate::gateway::proxy::{Forward, Gateway, Live, LiveRouting, SharedLive};
 use crate::gateway::tls::{TlsError, tls_config};
 use crate::gateway::wire::Deadlines;
-use crate::telemetry::{LogFilter, Metrics, StoreMetrics, filter_of, start_logging};
+use crate::stores::{self, StoreFailure};
+use crate::telemetry::{LogFilter, Metrics, filter_of, start_logging};
 use crate::traces;
 use crate::upstream::{TlsRoots, Upstream, UpstreamSettings, UpstreamSetupError};
 
@@ -55,13 +51,8 @@ const DRAIN_LOOK: Duration = Duration::from_millis(20);
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ServeError {
     /// The store cannot be opened.
-    #[error("cannot open the store {path}: {source}")]
-    Store {
-        /// Where it is.
-        path: String,
-        /// Why not.
-        source: OpenError,
-    },
+    #[error(transparent)]
+    Store(#[from] StoreFailure),
     /// An address cannot be listened on.
     #[error("cannot listen on {address}: {source}")]
     Listen {
@@ -106,12 +97,12 @@ pub(crate) fn run(loaded: Loaded) -> Result<(), ServeError> {
         tracing::warn!("{warning}");
     }
     let metrics = Arc::new(Metrics::new());
-    // Before the runtime: opening reads the disk, and a store that is in use ends it here.
-    let store = open_store(&loaded.settings.store, &metrics)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
         .map_err(system("a runtime"))?;
+    // Before anything else: a store that is in use, or cannot be reached, ends it here.
+    let store = stores::open(&loaded.settings.store, &metrics, &runtime)?;
     let outcome = runtime.block_on(serve(loaded, log, metrics, store));
     // What is still running was given the drain's time.
     runtime.shutdown_timeout(Duration::from_secs(1));
@@ -128,21 +119,18 @@ async fn serve(
     let gateway_settings = gateway_settings(&loaded.settings)?;
     let drain_timeout = gateway_settings.drain_timeout;
     let options = layer_options(&loaded.settings);
-    let access = Arc::new(ArcSwap::from_pointee(access(&loaded.settings.admin)?));
-    let clock: Arc<SystemClock> = Arc::default();
-    let audit = audit_log(&loaded.settings, &clock)?;
-    let activity = Arc::new(Activity::new(clock));
+    let operators = Operators::new(&loaded.settings)?;
     let gateway_listener = listen(loaded.settings.server.listen).await?;
     let admin_listener = listen(loaded.settings.admin.listen).await?;
-    let is_tls = gateway_settings.tls.is_some();
-    let gateway_url = url_of(if is_tls { "https" } else { "http" }, &gateway_listener)?;
+    let scheme = gateway_settings.tls.as_ref().map_or("http", |_| "https");
+    let gateway_url = url_of(scheme, &gateway_listener)?;
     let admin_url = url_of("http", &admin_listener)?;
 
-    let reloader = Reloader::new(loaded, log, &metrics, &access);
+    let reloader = Reloader::new(loaded, log, &metrics, &operators.access);
     let (reloads, reloads_asked) = mpsc::channel(1);
     let live = Arc::clone(&reloader.live);
     let routing = LiveRouting(Arc::clone(&live));
-    let observer = Both(Arc::clone(&metrics), Arc::clone(&activity));
+    let observer = Both(Arc::clone(&metrics), Arc::clone(&operators.activity));
     let collector = live.load().settings.telemetry.otlp_endpoint.clone();
     let (observer, sending) = observer_of(collector.as_ref(), Arc::new(observer), &metrics)?;
     let layer = HapaxLayer::new(store, routing, observer, options);
@@ -161,9 +149,9 @@ async fn serve(
         layer: layer.clone(),
         live,
         metrics,
-        activity,
-        audit,
-        access,
+        activity: operators.activity,
+        audit: operators.audit,
+        access: operators.access,
         reloads,
         event_readers: admin::event_readers(),
         is_draining: AtomicBool::new(false),
@@ -183,8 +171,7 @@ async fn serve(
     signals
         .wait_for_the_end(&reloader, &watched, reloads_asked)
         .await;
-    watched.is_draining.store(true, Ordering::Relaxed);
-    drain(serving, &layer, drain_timeout).await;
+    drain(&watched, serving, drain_timeout).await;
     sweeping.abort();
     completing.abort();
     admin.stop().await;
@@ -195,15 +182,22 @@ async fn serve(
     Ok(())
 }
 
-/// Lets what is under way end, within `timeout`.
-async fn drain(serving: Task, layer: &HapaxLayer<AnyStore>, timeout: Duration) {
-    tracing::info!("draining");
-    let began = Instant::now();
-    let cut = serving.stop().await;
-    if cut > 0 {
-        tracing::warn!(cut, "connections were cut: they outlasted the drain");
+/// What operators see and leave behind, besides records.
+struct Operators {
+    access: Arc<ArcSwap<Access>>,
+    audit: AuditLog,
+    activity: Arc<Activity>,
+}
+
+impl Operators {
+    fn new(settings: &Settings) -> Result<Self, ServeError> {
+        let clock: Arc<SystemClock> = Arc::default();
+        Ok(Self {
+            access: Arc::new(ArcSwap::from_pointee(access(&settings.admin)?)),
+            audit: audit_log(settings, &clock)?,
+            activity: Arc::new(Activity::new(clock)),
+        })
     }
-    drain_attempts(layer, timeout.saturating_sub(began.elapsed())).await;
 }
 
 /// Starts answering at the operators' listener.
@@ -231,7 +225,14 @@ fn audit_log(settings: &Settings, clock: &Arc<SystemClock>) -> Result<AuditLog, 
     match (&settings.admin.audit_file, settings.store.kind) {
         (Some(path), _) => AuditLog::open(path, clock),
         (None, StoreKind::Embedded) => AuditLog::open(&settings.store.path.join(AUDIT_FILE), clock),
-        (None, _) => Ok(AuditLog::in_memory(clock)),
+        (None, kind) => {
+            if kind != StoreKind::Memory {
+                tracing::warn!(
+                    "operators' actions are written down in memory only: set admin.audit_file"
+                );
+            }
+            Ok(AuditLog::in_memory(clock))
+        }
     }
 }
 
@@ -246,6 +247,19 @@ fn observer_of(
     };
     let (observer, sending) = traces::start(collector, observer, metrics.span_counts())?;
     Ok((observer, Some(sending)))
+}
+
+/// Takes nothing new, and waits for what is under way.
+async fn drain(watched: &Watched, serving: Task, drain_timeout: Duration) {
+    watched.is_draining.store(true, Ordering::Relaxed);
+    tracing::info!("draining");
+    let began = Instant::now();
+    let cut = serving.stop().await;
+    if cut > 0 {
+        tracing::warn!(cut, "connections were cut: they outlasted the drain");
+    }
+    let left = drain_timeout.saturating_sub(began.elapsed());
+    drain_attempts(&watched.layer, left).await;
 }
 
 /// A listener's task and how to end it.
@@ -314,47 +328,6 @@ fn layer_options(settings: &Settings) -> Options {
     }
 }
 
-fn open_store(settings: &StoreSettings, metrics: &Arc<Metrics>) -> Result<AnyStore, ServeError> {
-    let limits = StoreLimits {
-        max_records: settings.max_records.unwrap_or(0),
-        max_bytes: settings.max_bytes.unwrap_or(0),
-    };
-    match settings.kind {
-        StoreKind::Memory => {
-            let secret = random_secret().map_err(|error| ServeError::System {
-                what: "randomness",
-                source: std::io::Error::other(error),
-            })?;
-            Ok(AnyStore::Memory(MemoryStore::new(
-                Arc::new(SystemClock::new()),
-                limits,
-                secret,
-            )))
-        }
-        _ => {
-            let options = StoreOptions {
-                limits,
-                min_free_disk: settings.min_free_disk.unwrap_or(0),
-                observer: Arc::new(StoreMetrics(Arc::clone(metrics))),
-                ..StoreOptions::default()
-            };
-            let store = EmbeddedStore::open(&settings.path, options).map_err(|source| {
-                ServeError::Store {
-                    path: settings.path.display().to_string(),
-                    source,
-                }
-            })?;
-            if store.interrupted() > 0 {
-                tracing::warn!(
-                    records = store.interrupted(),
-                    "operations of the previous process were under way when it ended: their outcome is unknown"
-                );
-            }
-            Ok(AnyStore::Embedded(store))
-        }
-    }
-}
-
 type Body = hapax_tower::RequestBody<hyper::body::Incoming>;
 
 fn upstream(settings: &Settings) -> Result<(Arc<UpstreamBase>, Upstream<Body>), ServeError> {
@@ -402,10 +375,13 @@ fn url_of(scheme: &str, listener: &TcpListener) -> Result<String, ServeError> {
 fn announce(gateway: &str, admin: &str, layer: &HapaxLayer<AnyStore>) -> Result<(), ServeError> {
     let durability = match layer.store().durability() {
         Durability::Durable => "durable: acknowledged records survive a crash of the machine",
-        Durability::BestEffort => "best-effort: records are gone when this process ends",
+        Durability::BestEffort => {
+            "best-effort: acknowledged records may be lost, and a retry may then execute again"
+        }
     };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
+        kind = layer.store().kind(),
         store = durability,
         "ready"
     );

@@ -1,57 +1,8 @@
-//! `hapax status`: asks a running gateway how it is.
+//! `hapax status`: what a running gateway says of itself, for people.
 
 use std::fmt::Write;
-use std::io::{Read, Write as _};
-use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 use serde_json::Value;
-
-/// How long the gateway may take to answer.
-const PATIENCE: Duration = Duration::from_secs(5);
-/// The largest answer that is read.
-const MAX_ANSWER: u64 = 4 * 1024 * 1024;
-
-/// Why there is no answer.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StatusError {
-    /// Nobody answers.
-    #[error("nothing answers at {admin}: {source}")]
-    Unreachable {
-        /// The admin listener.
-        admin: SocketAddr,
-        /// Why not.
-        source: std::io::Error,
-    },
-    /// Somebody else answers.
-    #[error("what answers at {0} is not the admin listener of hapax")]
-    NotHapax(SocketAddr),
-}
-
-/// Asks for `/api/v1/status`.
-pub(crate) fn ask(admin: SocketAddr) -> Result<Value, StatusError> {
-    let answer = fetch(admin).map_err(|source| StatusError::Unreachable { admin, source })?;
-    let not_hapax = || StatusError::NotHapax(admin);
-    let (head, body) = answer.split_once("\r\n\r\n").ok_or_else(not_hapax)?;
-    if !head.starts_with("HTTP/1.0 200") && !head.starts_with("HTTP/1.1 200") {
-        return Err(not_hapax());
-    }
-    serde_json::from_str(body).map_err(|_| not_hapax())
-}
-
-/// HTTP/1.0: the answer ends with the connection, in one piece.
-fn fetch(admin: SocketAddr) -> std::io::Result<String> {
-    let mut stream = TcpStream::connect_timeout(&admin, PATIENCE)?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))?;
-    write!(
-        stream,
-        "GET /api/v1/status HTTP/1.0\r\nHost: {admin}\r\n\r\n"
-    )?;
-    let mut answer = String::new();
-    stream.take(MAX_ANSWER).read_to_string(&mut answer)?;
-    Ok(answer)
-}
 
 /// The answer for people.
 pub(crate) fn as_text(status: &Value) -> String {

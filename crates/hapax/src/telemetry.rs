@@ -16,6 +16,7 @@ use tracing_subscriber::EnvFilter;
 use hapax_core::event::{Answered, Event, Observer, Outcome, StoreOperation};
 use hapax_core::key::RecordKey;
 use hapax_core::probe::ProbeOutcome;
+use hapax_core::record::UnknownReason;
 use hapax_core::store::{Stats, StoreError};
 use hapax_store::StoreObserver;
 
@@ -301,6 +302,16 @@ impl Metrics {
     }
 }
 
+/// Says what to do about it, because this line is what somebody is woken with.
+fn log_unknown(record: RecordKey, route: &str, reason: UnknownReason, is_probed: bool) {
+    let reason = reason.as_str();
+    if is_probed {
+        tracing::warn!(%record, route, reason, "the outcome is unknown: it is not sent again; the upstream is asked whether it happened, see docs/operating.md#unknown-outcomes");
+    } else {
+        tracing::warn!(%record, route, reason, "the outcome is unknown: it is not sent again; ask the upstream whether it happened, see docs/operating.md#unknown-outcomes");
+    }
+}
+
 impl Observer for Metrics {
     fn observe(&self, event: &Event<'_>) {
         match event {
@@ -324,14 +335,7 @@ impl Observer for Metrics {
                 route,
                 reason,
                 is_probed,
-            } => {
-                let reason = reason.as_str();
-                if *is_probed {
-                    tracing::warn!(%record, route, reason, "the outcome is unknown: it is not sent again; the upstream is asked whether it happened, see docs/operating.md#unknown-outcomes");
-                } else {
-                    tracing::warn!(%record, route, reason, "the outcome is unknown: it is not sent again; ask the upstream whether it happened, see docs/operating.md#unknown-outcomes");
-                }
-            }
+            } => log_unknown(*record, route, *reason, *is_probed),
             Event::Probed {
                 record,
                 route,

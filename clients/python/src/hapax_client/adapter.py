@@ -76,6 +76,8 @@ class SafeAdapter(HTTPAdapter):
             try:
                 response = once()
                 body = _read(response, key)
+                if key is not None and not _is_whole(response):
+                    raise requests.ConnectionError("the answer's head broke off")
                 outcome = Answer(response.status_code, _Fields(response.headers), body)
             except requests.RequestException as failed:
                 outcome, error = _failure(failed, response is not None), failed
@@ -131,6 +133,21 @@ def _read(response: requests.Response, key: str | None) -> bytes:
         return b""
     content: bytes = response.content
     return content if is_problem(fields) else b""
+
+
+def _is_whole(response: requests.Response) -> bool:
+    """Python's HTTP client takes a head that breaks off for one that ends: such an answer has lost its framing, and comes
+    out as an empty success. An answer that ends with its connection has to say so, and to have content.
+    """
+    fields = _Fields(response.headers)
+    if response.status_code in (204, 304) or (response.request.method or "") == "HEAD":
+        return True
+    if "content-length" in fields or "transfer-encoding" in fields:
+        return True
+    if fields.get("content-type", "").startswith("text/event-stream"):
+        return True
+    is_old = getattr(response.raw, "version", 11) < 11
+    return (is_old or "close" in fields.get("connection", "").lower()) and bool(response.content)
 
 
 def _failure(error: requests.RequestException, has_answer: bool) -> Failure:

@@ -59,6 +59,9 @@ macro_rules! base {
             async fn count(pool: &Pool<Self>, table: &'static str) -> i64 {
                 let statement = match table {
                     "lines" => "SELECT COUNT(*) FROM lines",
+                    "flows" => "SELECT COUNT(*) FROM hapax_flows",
+                    "steps" => "SELECT COUNT(*) FROM hapax_steps",
+                    "outbox" => "SELECT COUNT(*) FROM hapax_outbox",
                     _ => "SELECT COUNT(*) FROM hapax_records",
                 };
                 sqlx::query_scalar(statement)
@@ -204,28 +207,7 @@ impl<DB: Base> App<DB> {
     }
 
     pub(crate) async fn send(&self, key: Option<&str>, orders: &str, content: &str) -> Answer {
-        let mut request = Request::post("/lines").header("x-do", orders);
-        if let Some(key) = key {
-            request = request.header("idempotency-key", key);
-        }
-        let request = request
-            .body(Body::from(content.to_owned()))
-            .expect("a request");
-        let response = self
-            .router
-            .clone()
-            .oneshot(request)
-            .await
-            .expect("infallible");
-        let (parts, body) = response.into_parts();
-        let content = axum::body::to_bytes(body, usize::MAX)
-            .await
-            .expect("a body");
-        Answer {
-            status: parts.status.as_u16(),
-            headers: parts.headers,
-            content: String::from_utf8(content.to_vec()).expect("text"),
-        }
+        send(self.router.clone(), key, orders, content).await
     }
 
     pub(crate) async fn lines(&self) -> i64 {
@@ -291,4 +273,23 @@ async fn handler<DB: Base>(
         format!("line {line}, run {run}"),
     )
         .into_response())
+}
+
+/// Sends a request through a router and reads the answer.
+pub(crate) async fn send(router: Router, key: Option<&str>, orders: &str, content: &str) -> Answer {
+    let mut request = Request::post("/lines").header("x-do", orders);
+    if let Some(key) = key {
+        request = request.header("idempotency-key", key);
+    }
+    let request = request.body(Body::from(content.to_owned()));
+    let response = router.oneshot(request.expect("a request")).await;
+    let (parts, body) = response.expect("infallible").into_parts();
+    let content = axum::body::to_bytes(body, usize::MAX)
+        .await
+        .expect("a body");
+    Answer {
+        status: parts.status.as_u16(),
+        headers: parts.headers,
+        content: String::from_utf8(content.to_vec()).expect("text"),
+    }
 }

@@ -16,5 +16,7 @@ mod damage;
 mod full;
 mod image;
 mod model;
+mod postgres;
 mod restart;
+mod servers;
 mod support;

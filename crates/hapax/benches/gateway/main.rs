@@ -7,6 +7,7 @@
 //! - `-- held [5000]`: what does an operation under way take in memory?
 //! - `-- records [10000000]`: does a full store make requests dearer?
 //! - `-- sweep [1000000]`: do requests notice that expired records go?
+//! - `-- events [4]`: do requests notice so many readers of live events?
 //!
 //! nginx comes from the system's packages and is started by this program with a configuration
 //! of its own. All traffic stays on 127.0.0.1.
@@ -24,6 +25,7 @@
 )]
 
 mod compare;
+mod events;
 mod load;
 mod proxies;
 mod questions;
@@ -49,6 +51,8 @@ fn main() {
         questions::records(&upstream, count.unwrap_or(10_000_000));
     } else if says("sweep") {
         questions::sweep(&upstream, count.unwrap_or(1_000_000));
+    } else if says("events") {
+        events::run(&upstream, count.unwrap_or(4));
     } else {
         compare::run(&upstream);
     }

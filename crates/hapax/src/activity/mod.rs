@@ -171,13 +171,6 @@ impl Activity {
         self.note(Some(record), Some(route), What::Operator { action });
     }
 
-    fn count(&self, answered: &Answered<'_>) {
-        let at = self.clock.now();
-        let mut shared = self.lock();
-        let route = shared.route(answered.route);
-        shared.series.answered(at, &route, answered);
-    }
-
     fn note(&self, record: Option<RecordKey>, route: Option<&str>, what: What) {
         let at = self.clock.now();
         if let Some(record) = record {
@@ -220,6 +213,15 @@ impl Shared {
 /// Milliseconds, at most 49 days of them.
 fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+impl Activity {
+    fn count(&self, answered: &Answered<'_>) {
+        let at = self.clock.now();
+        let mut shared = self.lock();
+        let route = shared.route(answered.route);
+        shared.series.answered(at, &route, answered);
+    }
 }
 
 impl Observer for Activity {

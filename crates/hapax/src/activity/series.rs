@@ -18,7 +18,7 @@ const OUTCOMES: usize = Outcome::ALL.len();
 const LATENCIES: usize = 40;
 const SHORTEST_LATENCY_US: f64 = 50.0;
 
-/// The figures of all routes. A route takes about 85 KB, and their number is bounded.
+/// The figures of all routes. A route takes about 140 KB, and their number is bounded.
 #[derive(Debug, Default)]
 pub(crate) struct Series {
     routes: HashMap<Arc<str>, Box<[Step]>>,
@@ -32,6 +32,8 @@ struct Step {
     outcomes: [u32; OUTCOMES],
     stopped: u32,
     latencies: [u32; LATENCIES],
+    /// What hapax added to requests that were executed.
+    added: [u32; LATENCIES],
 }
 
 impl Default for Step {
@@ -41,6 +43,7 @@ impl Default for Step {
             outcomes: [0; OUTCOMES],
             stopped: 0,
             latencies: [0; LATENCIES],
+            added: [0; LATENCIES],
         }
     }
 }
@@ -59,6 +62,10 @@ pub(crate) struct Snapshot {
     pub(crate) p50_ms: Vec<Option<f64>>,
     /// 99 of 100 did.
     pub(crate) p99_ms: Vec<Option<f64>>,
+    /// The same of what hapax added to requests that were executed: their time less the upstream's.
+    pub(crate) added_p50_ms: Vec<Option<f64>>,
+    /// 99 of 100 of these.
+    pub(crate) added_p99_ms: Vec<Option<f64>>,
     /// Requests and duplicates stopped in the window, by route.
     pub(crate) routes: Vec<(Arc<str>, u64, u64)>,
 }
@@ -97,6 +104,10 @@ impl Series {
         };
         add(step.outcomes.get_mut(answered.outcome as usize));
         add(step.latencies.get_mut(latency_of(answered.total)));
+        if let Some(upstream) = answered.upstream {
+            let added = answered.total.saturating_sub(upstream);
+            add(step.added.get_mut(latency_of(added)));
+        }
         if answered.outcome.is_duplicate_stopped() {
             add(Some(&mut step.stopped));
         }
@@ -156,22 +167,27 @@ impl Step {
         };
         add(&mut self.outcomes, &other.outcomes);
         add(&mut self.latencies, &other.latencies);
+        add(&mut self.added, &other.added);
         self.stopped = self.stopped.saturating_add(other.stopped);
     }
 
-    /// A latency that the share `percent` of requests kept within; `None` without requests.
     fn percentile(&self, percent: u64) -> Option<f64> {
-        let all: u64 = self.latencies.iter().map(|count| u64::from(*count)).sum();
-        let wanted = (all * percent).div_ceil(100).max(1);
-        let mut seen = 0;
-        self.latencies
-            .iter()
-            .zip(upper_bounds_us())
-            .find_map(|(count, bound)| {
-                seen += u64::from(*count);
-                (seen >= wanted).then_some(bound / 1000.0)
-            })
+        percentile_of(&self.latencies, percent)
     }
+}
+
+/// A latency that the share `percent` of requests kept within; `None` without requests.
+fn percentile_of(latencies: &[u32], percent: u64) -> Option<f64> {
+    let all: u64 = latencies.iter().map(|count| u64::from(*count)).sum();
+    let wanted = (all * percent).div_ceil(100).max(1);
+    let mut seen = 0;
+    latencies
+        .iter()
+        .zip(upper_bounds_us())
+        .find_map(|(count, bound)| {
+            seen += u64::from(*count);
+            (seen >= wanted).then_some(bound / 1000.0)
+        })
 }
 
 impl Snapshot {
@@ -184,6 +200,8 @@ impl Snapshot {
         self.stopped.push(u64::from(step.stopped));
         self.p50_ms.push(step.percentile(50));
         self.p99_ms.push(step.percentile(99));
+        self.added_p50_ms.push(percentile_of(&step.added, 50));
+        self.added_p99_ms.push(percentile_of(&step.added, 99));
     }
 }
 

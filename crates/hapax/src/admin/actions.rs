@@ -3,8 +3,10 @@
 
 use std::sync::Arc;
 
-use axum::extract::{FromRequest, Path, Request, State};
+use axum::extract::{FromRequest, Request, State};
+use axum::http::header::ALLOW;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::response::IntoResponse;
 use axum::{Extension, Json};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -19,7 +21,7 @@ use hapax_core::record::{ClaimId, Held, StoredResponse};
 use hapax_core::store::{Store, StoreError, Write};
 
 use super::Watched;
-use super::input::{Content, check_version, malformed, reason, stale};
+use super::input::{Content, Target, check_version, malformed, reason, stale};
 use super::problem::{Kind, Problem, ProblemBody};
 use super::records::{find, record_id};
 use super::tokens::Caller;
@@ -159,7 +161,7 @@ impl Resolve {
 pub(super) async fn dispatch(
     State(watched): State<Arc<Watched>>,
     Extension(caller): Extension<Caller>,
-    Path(target): Path<String>,
+    Target(target): Target,
     headers: HeaderMap,
     request: Request,
 ) -> Result<Json<Outcome>, Problem> {
@@ -179,6 +181,16 @@ pub(super) async fn dispatch(
         "expire" => expire(call, Content::from_request(request, &()).await?).await,
         _ => Err(super::no_such_call()),
     }
+}
+
+/// A record is read, an action is posted: what the path allows depends on which it names.
+pub(super) async fn another_method(Target(target): Target) -> impl IntoResponse {
+    let allowed = if target.contains(':') {
+        "POST"
+    } else {
+        "GET,HEAD"
+    };
+    ([(ALLOW, allowed)], super::another_method())
 }
 
 /// An action under way.

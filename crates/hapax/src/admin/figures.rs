@@ -65,19 +65,20 @@ pub(super) async fn status(State(watched): State<Arc<Watched>>) -> Json<Value> {
 }
 
 fn store_status(store: &AnyStore, stats: Option<&Stats>) -> Value {
-    let (kind, failure) = match store {
-        AnyStore::Memory(_) => ("memory", None),
+    let failure = match store {
         AnyStore::Embedded(store) => match store.health() {
-            Health::Healthy => ("embedded", None),
-            Health::Failed { reason } => ("embedded", Some(reason)),
+            Health::Healthy => None,
+            Health::Failed { reason } => Some(reason),
         },
+        // A shared store is asked anew every time: its failures pass.
+        _ => None,
     };
     let durability = match store.durability() {
         Durability::Durable => "durable",
         Durability::BestEffort => "best-effort",
     };
     json!({
-        "kind": kind,
+        "kind": store.kind(),
         "durability": durability,
         "failure": failure,
         "records": stats.map(|stats| stats.records),
@@ -133,7 +134,6 @@ pub(super) struct RouteView {
 #[derive(Debug, Serialize, ToSchema)]
 pub(super) struct SettingView {
     /// As the configuration writes it; null when it is not set.
-    #[schema(value_type = Object)]
     value: Value,
     /// Where it comes from: `default`, a line of the file, a variable or a flag.
     origin: String,
@@ -197,6 +197,11 @@ pub(super) struct StatsView {
     p50_ms: Vec<Option<f64>>,
     /// The same for 99 of 100.
     p99_ms: Vec<Option<f64>>,
+    /// What hapax added to half of the step's executed requests at most: their time less the
+    /// upstream's.
+    added_p50_ms: Vec<Option<f64>>,
+    /// The same for 99 of 100.
+    added_p99_ms: Vec<Option<f64>>,
     /// Sums over the window by route, the busiest first.
     routes: Vec<RouteSum>,
     /// Outstanding records now.
@@ -246,6 +251,8 @@ pub(super) async fn stats(
         duplicates_stopped: snapshot.stopped,
         p50_ms: snapshot.p50_ms,
         p99_ms: snapshot.p99_ms,
+        added_p50_ms: snapshot.added_p50_ms,
+        added_p99_ms: snapshot.added_p99_ms,
         routes: snapshot.routes.into_iter().map(sum).collect(),
         outstanding: stats.map(|stats| stats.outstanding),
         unknown: stats.map(|stats| stats.unknown),

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::body::to_bytes;
-use axum::extract::{FromRequest, FromRequestParts, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use axum::http::HeaderMap;
 use axum::http::header::IF_MATCH;
 use axum::http::request::Parts;
@@ -30,6 +30,20 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Params<T> {
         Query::try_from_uri(&parts.uri)
             .map(|Query(value)| Self(value))
             .map_err(|error| malformed(format!("The query makes no sense: {}.", root(&error))))
+    }
+}
+
+/// The last segment of a record's path: an id, with or without an action.
+#[derive(Debug)]
+pub(super) struct Target(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Target {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<String>::from_request_parts(parts, state).await;
+        path.map(|Path(target)| Self(target))
+            .map_err(|_| Problem::new(Kind::NoSuchRecord, "That is not the id of a record."))
     }
 }
 

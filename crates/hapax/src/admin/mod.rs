@@ -1,8 +1,9 @@
-//! The operators' listener: health, metrics, and the API under `/api/v1`.
+//! The operators' listener: health, metrics, the dashboard, and the API under `/api/v1`.
 
 mod access;
 mod actions;
 mod bulk;
+mod dashboard;
 mod events;
 mod figures;
 mod health;
@@ -74,22 +75,28 @@ pub(crate) fn router(watched: Arc<Watched>) -> Router {
         .route("/records:resolve", post(bulk::resolve))
         .route(
             "/records/{id}",
-            get(records::detail).post(actions::dispatch),
+            get(records::detail)
+                .post(actions::dispatch)
+                .fallback(actions::another_method),
         )
         .route("/audit", get(journal::audit))
         .route("/config:reload", post(journal::reload))
         .route("/openapi.json", get(openapi::openapi));
     Router::new()
+        .route("/", get(dashboard::index))
+        .route("/dashboard/{*name}", get(dashboard::asset))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))
         .nest("/api/v1", api)
         .fallback(|| async { no_such_call() })
-        .method_not_allowed_fallback(|| async {
-            Problem::new(Kind::MethodNotAllowed, "This call has another method.")
-        })
+        .method_not_allowed_fallback(|| async { another_method() })
         .layer(from_fn_with_state(Arc::clone(&watched), access::guard))
         .with_state(watched)
+}
+
+fn another_method() -> Problem {
+    Problem::new(Kind::MethodNotAllowed, "This call has another method.")
 }
 
 fn no_such_call() -> Problem {

@@ -4,7 +4,12 @@ use axum::Json;
 use utoipa::OpenApi;
 use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
 
+use utoipa::openapi::RefOr;
+
 use super::{actions, bulk, events, figures, journal, records};
+
+const JSON: &str = "application/json";
+const PROBLEM_JSON: &str = "application/problem+json";
 
 /// What is described.
 #[derive(OpenApi)]
@@ -31,7 +36,7 @@ use super::{actions, bulk, events, figures, journal, records};
         journal::audit,
         journal::reload,
     ),
-    modifiers(&BearerTokens),
+    modifiers(&BearerTokens, &Problems),
     security((), ("token" = [])),
 )]
 struct Description;
@@ -44,6 +49,28 @@ impl utoipa::Modify for BearerTokens {
         let scheme = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
         let components = description.components.get_or_insert_default();
         components.add_security_scheme("token", scheme);
+    }
+}
+
+/// Refusals have a content type of their own.
+struct Problems;
+
+impl utoipa::Modify for Problems {
+    fn modify(&self, description: &mut utoipa::openapi::OpenApi) {
+        let items = description.paths.paths.values_mut();
+        let operations = items.flat_map(|item| [item.get.as_mut(), item.post.as_mut()]);
+        for operation in operations.flatten() {
+            for (status, response) in &mut operation.responses.responses {
+                let RefOr::T(response) = response else {
+                    continue;
+                };
+                if status.starts_with(['4', '5'])
+                    && let Some(content) = response.content.swap_remove(JSON)
+                {
+                    response.content.insert(PROBLEM_JSON.to_owned(), content);
+                }
+            }
+        }
     }
 }
 

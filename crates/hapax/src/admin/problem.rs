@@ -57,7 +57,8 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    #[allow(clippy::too_many_lines, reason = "a table: one row a kind")]
+    /// Fragment, status and title: one row a kind.
+    #[allow(clippy::too_many_lines, reason = "a table, one row a kind")]
     const fn row(self) -> (&'static str, StatusCode, &'static str) {
         use StatusCode as S;
         match self {

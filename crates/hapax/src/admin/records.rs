@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
@@ -17,7 +17,7 @@ use hapax_core::store::{Cursor, Filter, Store};
 use hapax_core::time::Timestamp;
 
 use super::Watched;
-use super::input::{Content, Params, instant, limit, malformed};
+use super::input::{Content, Params, Target, instant, limit, malformed};
 use super::problem::{Kind, Problem, ProblemBody};
 use super::tokens::{Caller, Role};
 use super::view::{RecordDetail, RecordSummary, ResponseContent};
@@ -231,7 +231,7 @@ pub(super) async fn find(watched: &Watched, id: &RecordKey) -> Result<(Held, Tim
 pub(super) async fn detail(
     State(watched): State<Arc<Watched>>,
     Extension(caller): Extension<Caller>,
-    Path(id): Path<String>,
+    Target(id): Target,
     Params(params): Params<DetailParams>,
 ) -> Result<Response, Problem> {
     let id = record_id(&id)?;

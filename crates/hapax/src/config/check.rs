@@ -47,6 +47,14 @@ fn at(table: &Table<'_>, name: &str) -> At {
     table.get(name).map_or(At::Nowhere, super::raw::Entry::at)
 }
 
+/// The position of a setting whose value may be a secret: its name, in a file.
+fn secret_at(table: &Table<'_>, name: &str) -> At {
+    match at(table, name) {
+        At::Value(span) => At::Name(span),
+        elsewhere => elsewhere,
+    }
+}
+
 /// Checks `[server]`.
 pub(crate) fn server(table: &Table<'_>, server: &Server, findings: &mut Findings<'_>) {
     let zero = Period::seconds(0);
@@ -161,6 +169,7 @@ pub(crate) fn store(table: &Table<'_>, store: &Store, findings: &mut Findings<'_
     if store.path.as_os_str().is_empty() {
         findings.error(&at(table, "path"), "`path` is empty: name a directory");
     }
+    place(table, store, findings);
     if store.kind == StoreKind::Memory {
         let message = "the memory store forgets every key at a restart: a retry after one \
                        executes again";
@@ -168,6 +177,43 @@ pub(crate) fn store(table: &Table<'_>, store: &Store, findings: &mut Findings<'_
         if table.contains_key("path") {
             let message = "`path` has no effect: the store is `memory`";
             findings.warning(&at(table, "path"), message);
+        }
+    }
+}
+
+/// A shared store has one URL of its kind, any other has none.
+fn place(table: &Table<'_>, store: &Store, findings: &mut Findings<'_>) {
+    let kind = match store.kind {
+        StoreKind::Postgres => "postgres",
+        StoreKind::Embedded | StoreKind::Memory => {
+            for name in ["url", "url_file"] {
+                if table.contains_key(name) {
+                    let message = format!("`{name}` belongs to the kind `postgres`");
+                    findings.error(&secret_at(table, name), message);
+                }
+            }
+            return;
+        }
+    };
+    match (&store.url, &store.url_file) {
+        (None, None) => {
+            let message = format!("the store `{kind}` needs a `url_file` (or a `url`)");
+            findings.error(&at(table, "kind"), message);
+        }
+        (Some(_), Some(_)) => {
+            let message = "`url` and `url_file` are both set: remove one";
+            findings.error(&secret_at(table, "url"), message);
+        }
+        (Some(url), None) if url.kind() != Some(store.kind) => {
+            let message = format!("the `url` does not lead to a store of the kind `{kind}`");
+            findings.error(&secret_at(table, "url"), message);
+        }
+        (Some(_), None) | (None, Some(_)) => {}
+    }
+    for name in ["path", "min_free_disk"] {
+        if table.contains_key(name) {
+            let message = format!("`{name}` has no effect: the store is `{kind}`");
+            findings.warning(&at(table, name), message);
         }
     }
 }

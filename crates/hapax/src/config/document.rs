@@ -64,6 +64,8 @@ pub(crate) fn init() -> String {
                 ),
                 (None, "otlp_endpoint") => writeln!(out, "# {name} = \"http://127.0.0.1:4318\""),
                 (None, "probe_after") => writeln!(out, "# {name} = \"30s\""),
+                (None, "url") => writeln!(out, "# {name} = \"postgres://hapax@127.0.0.1/hapax\""),
+                (None, "url_file") => writeln!(out, "# {name} = \"store.url\""),
                 (None, _) => writeln!(out, "# {name} = \"ca.pem\""),
             };
         }

@@ -10,6 +10,7 @@ use hapax_core::{key, policy};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::store_url::StoreUrl;
 use super::upstream::{Collector, Upstream};
 use super::value::{
     Address, FieldName, JsonPointer, LogFilter, MethodName, Network, Period, Probe, ScopeText,
@@ -157,7 +158,7 @@ pub(crate) struct Admin {
     pub(crate) hosts: Vec<String>,
     /// Where operators' actions are written down: a file that is appended to and synced before
     /// an action is answered. Unset: `audit.log` in the embedded store's directory, or memory
-    /// with the memory store. Restart to change it.
+    /// with any other store, which is gone with the process. Restart to change it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) audit_file: Option<PathBuf>,
 }
@@ -182,6 +183,14 @@ pub(crate) struct Store {
     /// The directory of the embedded store, relative to the working directory; made when it does
     /// not exist. One process at a time. Restart to change it.
     pub(crate) path: PathBuf,
+    /// Where a shared store is: `postgres://USER:PASSWORD@HOST/DATABASE`. For
+    /// development: a password is better kept in `url_file`. Exactly one of the two for the kind
+    /// `postgres`; never shown. Restart to change it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) url: Option<StoreUrl>,
+    /// A file whose first line is that URL. Restart to change it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) url_file: Option<PathBuf>,
     /// The most bytes the store may take; beyond, new claims are refused with 503 and nothing is
     /// dropped. 0 means no cap. The default is a small disk's worth. Restart to change it.
     pub(crate) max_bytes: Size,
@@ -203,6 +212,8 @@ impl Default for Store {
         Self {
             kind: StoreKind::Embedded,
             path: PathBuf::from("hapax-data"),
+            url: None,
+            url_file: None,
             max_bytes: Size::mebibytes(8 * 1024),
             max_records: 10_000_000,
             min_free_disk: Size::mebibytes(256),
@@ -217,6 +228,8 @@ impl Default for Store {
 pub(crate) enum StoreKind {
     /// In a directory of this machine; durable.
     Embedded,
+    /// In PostgreSQL, shared by several gateways; durable. `hapax store migrate` prepares it.
+    Postgres,
     /// In this process only. A restart forgets every key: for trying out and for tests.
     Memory,
 }

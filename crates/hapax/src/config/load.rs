@@ -232,10 +232,14 @@ fn overlay_flags<'s>(raw: &mut Raw<'s>, flags: &Flags, findings: &mut Findings<'
     {
         None => {}
         Some((_, Some(("memory", "" | "//")))) => set("store", "kind", "--store", "memory"),
-        Some((_, Some(("postgres" | "postgresql", _)))) => {
+        Some((url, Some(("postgres" | "postgresql", _)))) => {
             set("store", "kind", "--store", "postgres");
+            set("store", "url", "--store", url);
+            raw.section("store").remove("url_file");
         }
-        Some((_, Some(("redis" | "rediss", _)))) => set("store", "kind", "--store", "redis"),
+        Some((_, Some(("redis" | "rediss" | "valkey", _)))) => {
+            set("store", "kind", "--store", "redis");
+        }
         Some((directory, _)) => {
             set("store", "kind", "--store", "embedded");
             set("store", "path", "--store", directory);

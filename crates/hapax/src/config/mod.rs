@@ -22,6 +22,7 @@ mod route;
 mod route_tests;
 mod settings;
 mod show;
+mod store_url;
 #[cfg(test)]
 mod tests;
 mod upstream;
@@ -34,4 +35,5 @@ pub(crate) use load::{DEFAULT_FILE, Flags, Loaded, Sources, load};
 pub(crate) use route::{Route, RouteTable};
 pub(crate) use settings::{AdminSettings, Settings, StoreSettings, TelemetrySettings};
 pub(crate) use show::Origins;
+pub(crate) use store_url::StoreUrl;
 pub(crate) use upstream::{Scheme, Upstream};

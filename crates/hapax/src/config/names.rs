@@ -112,15 +112,12 @@ pub(crate) fn section_with(name: &str) -> Option<&'static str> {
 /// Names and values that are settled but not built: refused by name, never silently taken.
 pub(crate) fn unsupported(section: &str, name: &str, value: &DeValue<'_>) -> Option<Unsupported> {
     let because = match (section, name) {
-        ("store", "url" | "url_file") => "the stores are `embedded` and `memory`",
-        ("store", "encryption_key_file") => "protect the store's directory instead",
+        ("store", "encryption_key_file") => "protect the store instead",
         ("defaults", "authorize") => "a replay needs only the key and its scope",
         ("store", "kind") => {
-            let kind = value
-                .as_str()
-                .filter(|kind| matches!(*kind, "postgres" | "redis"))?;
+            let kind = value.as_str().filter(|kind| *kind == "redis")?;
             return Some(Unsupported::Value(format!(
-                "the store `{kind}` is not supported by this version; use `embedded` or `memory`"
+                "the store `{kind}` is not supported by this version; use `embedded`, `postgres` or `memory`"
             )));
         }
         _ => return None,

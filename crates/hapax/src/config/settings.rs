@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use super::file::{self, LogFormat, StoreKind};
 use super::route::RouteTable;
 use super::show::ShownSection;
+use super::store_url::StoreUrl;
 use super::upstream::Upstream;
 
 /// Everything that is configured.
@@ -86,6 +87,8 @@ pub(crate) struct AdminSettings {
 pub(crate) struct StoreSettings {
     pub(crate) kind: StoreKind,
     pub(crate) path: PathBuf,
+    pub(crate) url: Option<StoreUrl>,
+    pub(crate) url_file: Option<PathBuf>,
     pub(crate) max_bytes: Option<u64>,
     pub(crate) max_records: Option<u64>,
     /// In bytes.
@@ -121,7 +124,7 @@ impl Settings {
             limits.max_waiters, max_waiters_per_key, max_waiters_per_scope, max_outstanding,
                 max_outstanding_per_scope;
             admin.listen, token_file, audit_file;
-            store.kind, path, max_bytes, max_records, min_free_disk, operation_timeout;
+            store.kind, path, url, url_file, max_bytes, max_records, min_free_disk, operation_timeout;
             telemetry.log_format, otlp_endpoint;
         }
         changes
@@ -186,6 +189,8 @@ impl From<file::Store> for StoreSettings {
         Self {
             kind: store.kind,
             path: store.path,
+            url: store.url,
+            url_file: store.url_file,
             max_bytes: cap(store.max_bytes.0),
             max_records: cap(store.max_records),
             min_free_disk: cap(store.min_free_disk.0),

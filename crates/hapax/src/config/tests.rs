@@ -189,8 +189,8 @@ fn a_faulty_variable_is_an_error_that_names_it_and_keeps_its_secret() {
         ),
         (
             "HAPAX_STORE__URL",
-            "postgres://u:hunter2@a",
-            "not supported by this version",
+            "mysql://u:hunter2@a",
+            "begins with postgres://",
         ),
         (
             "HAPAX_STORE__KIND",
@@ -221,14 +221,16 @@ fn the_store_flag_takes_a_directory_or_says_what_it_cannot_do() {
     };
     assert_eq!(store("/data/keys").unwrap().path, Path::new("/data/keys"));
     assert_eq!(store("memory:").unwrap().kind, file::StoreKind::Memory);
-    for url in ["postgres://u:hunter2@a", "redis://hunter2@a"] {
-        let error = store(url).unwrap_err().to_string();
-        assert!(error.contains("not supported by this version"), "{error}");
-        assert!(
-            error.contains("--store") && !error.contains("hunter2"),
-            "{error}"
-        );
-    }
+    let shared = store("postgres://u:hunter2@a/x").unwrap();
+    assert_eq!(shared.kind, file::StoreKind::Postgres);
+    assert!(!format!("{shared:?}").contains("hunter2"));
+    let url = "redis://hunter2@a";
+    let error = store(url).unwrap_err().to_string();
+    assert!(error.contains("not supported by this version"), "{error}");
+    assert!(
+        error.contains("--store") && !error.contains("hunter2"),
+        "{error}"
+    );
     let flags = Flags {
         upstream: Some("nowhere".to_owned()),
         ..Flags::default()
@@ -301,7 +303,11 @@ fn the_init_file_is_the_defaults_with_an_upstream_and_names_every_setting() {
         })
         .map(|line| format!("{line}\n"))
         .collect();
-    let (all, _) = text(&uncommented).unwrap_or_else(|error| panic!("{error}"));
+    // A shared store has its URL in one place.
+    let possible = uncommented
+        .replace("kind = \"embedded\"", "kind = \"postgres\"")
+        .replace("\nurl_file = ", "\n# url_file = ");
+    let (all, _) = text(&possible).unwrap_or_else(|error| panic!("{error}"));
     assert_eq!(all.routes.iter().count(), 3);
     let schema = document::schema();
     let table: toml::Table = uncommented.parse().unwrap();
@@ -363,6 +369,9 @@ fn every_setting_is_described_and_has_a_default_unless_it_is_optional() {
                 "otlp_endpoint",
                 "token_file",
                 "audit_file",
+                "probe_after",
+                "url",
+                "url_file",
             ]
             .contains(&name.as_str());
             assert_eq!(
@@ -475,8 +484,9 @@ fn the_documentation_of_a_setting_says_when_it_needs_a_restart() {
         hosts = ["a.internal"]
         audit_file = "a.log"
         [store]
-        kind = "memory"
+        kind = "postgres"
         path = "a"
+        url = "postgres://a"
         max_bytes = 1
         max_records = 1
         min_free_disk = 1
@@ -486,17 +496,20 @@ fn the_documentation_of_a_setting_says_when_it_needs_a_restart() {
         log_format = "json"
         otlp_endpoint = "http://127.0.0.1:4318"
     "#;
-    let changes = text("")
-        .unwrap()
-        .0
-        .restart_only_changes(&text(source).unwrap().0);
+    let elsewhere = source.replace("url = \"postgres://a\"", "url_file = \"a\"");
+    let changes = [source, &elsewhere].map(|source| {
+        let (new, _) = text(source).unwrap();
+        text("").unwrap().0.restart_only_changes(&new)
+    });
+    let changes = changes.concat();
     for section in SECTIONS
         .iter()
         .filter(|section| !["limits", "defaults"].contains(section))
     {
         for (name, schema) in settings_of(section) {
             assert!(
-                source.contains(&format!(" {name} = ")),
+                source.contains(&format!(" {name} = "))
+                    || elsewhere.contains(&format!(" {name} = ")),
                 "{section}.{name} is not changed"
             );
             let about = schema["description"].as_str().unwrap().replace('\n', " ");

@@ -135,6 +135,12 @@ fn another_name_and_another_origin_are_refused() {
     let own = format!("http://{}", gateway.admin());
     let resolve = act(&record, "resolve", &completed());
     let status = get("/api/v1/status");
+    let typed = |kind: &str| {
+        resolve
+            .clone()
+            .without("Content-Type")
+            .field("Content-Type", kind)
+    };
     for (call, kind) in [
         (status.clone().field("Host", "evil.example"), "foreign-host"),
         (
@@ -150,6 +156,8 @@ fn another_name_and_another_origin_are_refused() {
         ),
         (get("/api/v1/nothing"), "no-such-call"),
         (get("/nothing"), "no-such-call"),
+        (get("/api/v1/records/%ff"), "no-such-record"),
+        (get("/api/v1/records/.."), "no-such-record"),
         (
             resolve.clone().field("Host", "evil.example"),
             "foreign-host",
@@ -164,20 +172,8 @@ fn another_name_and_another_origin_are_refused() {
             "foreign-origin",
         ),
         (resolve.clone().without("Content-Type"), "not-json"),
-        (
-            resolve
-                .clone()
-                .without("Content-Type")
-                .field("Content-Type", "text/plain"),
-            "not-json",
-        ),
-        (
-            resolve
-                .clone()
-                .without("Content-Type")
-                .field("Content-Type", "application/x-www-form-urlencoded"),
-            "not-json",
-        ),
+        (typed("text/plain"), "not-json"),
+        (typed("application/x-www-form-urlencoded"), "not-json"),
     ] {
         assert_eq!(call.refusal(&gateway), kind, "{call:?}");
     }

@@ -384,17 +384,12 @@ fn figures_and_routes_are_those_of_the_requests_and_the_configuration() {
     assert_eq!(routes["routes"][1]["settings"]["wait"]["origin"], "default");
 }
 
-#[test]
-fn no_answer_of_the_admin_listener_has_a_key_or_a_scopes_value() {
-    const KEY: &str = "canary-key-5f1c";
-    const SCOPE: &str = "canary-scope-9d2e";
-    const BODY: &str = "canary-body-77aa";
-    let upstream = Upstream::scripted(|effect| match effect.target.as_str() {
-        "/fail" => Act::Answer(answer(500, &[], b"it broke")),
-        _ => Act::Answer(answer(201, &[], b"{}")),
-    });
-    let gateway = Gateway::start(&upstream.url(), "");
-    let mut stream = get("/api/v1/events").stream(&gateway);
+const KEY: &str = "canary-key-5f1c";
+const SCOPE: &str = "canary-scope-9d2e";
+const BODY: &str = "canary-body-77aa";
+
+/// Requests with canaries: executed, replayed, failed, and a mismatch.
+fn send_canaries(gateway: &Gateway) {
     for target in ["/orders", "/orders", "/fail", "/other"] {
         let key = if target == "/fail" {
             format!("{KEY}-2")
@@ -404,35 +399,34 @@ fn no_answer_of_the_admin_listener_has_a_key_or_a_scopes_value() {
         let request = post(&key)
             .target(target)
             .field("Authorization", &format!("Bearer {SCOPE}"));
-        request
-            .body(format!("{{\"x\":\"{BODY}\"}}").as_bytes())
-            .send(gateway.address());
+        let body = format!("{{\"x\":\"{BODY}\"}}");
+        request.body(body.as_bytes()).send(gateway.address());
     }
+}
+
+/// Every kind of answer that the admin listener gives about them.
+fn all_answers(gateway: &Gateway) -> Vec<String> {
     let scope = json!([{ "part": "header:authorization", "value": format!("Bearer {SCOPE}") }]);
     let lookup = send(
         "/api/v1/records:lookup",
         &json!({ "key": KEY, "scope": scope }),
     );
-    assert_eq!(
-        lookup.json(&gateway)["records"]
-            .as_array()
-            .expect("a list")
-            .len(),
-        1
-    );
+    let found = lookup.json(gateway);
+    assert_eq!(found["records"].as_array().expect("a list").len(), 1);
     let bad_key = json!({ "key": format!("{KEY} x"), "scope": scope });
     let bad_shape = json!({ "key": { KEY: SCOPE } });
-    let unknown = records(&gateway, "unknown").remove(0);
-    let mut answers = vec![
-        lookup.to(&gateway),
-        send("/api/v1/records:lookup", &bad_key).to(&gateway),
-        send("/api/v1/records:lookup", &bad_shape).to(&gateway),
-        act(&unknown, "resolve", &completed()).to(&gateway),
+    let unknown = records(gateway, "unknown").remove(0);
+    let mut calls = vec![
+        lookup,
+        send("/api/v1/records:lookup", &bad_key),
+        send("/api/v1/records:lookup", &bad_shape),
+        act(&unknown, "resolve", &completed()),
+        get("/metrics"),
     ];
-    for record in records(&gateway, "") {
+    for record in records(gateway, "") {
         let detail = format!("/api/v1/records/{}", text(&record, "id"));
-        answers.push(get(&detail).to(&gateway));
-        answers.push(get(&format!("{detail}?content=show")).to(&gateway));
+        calls.push(get(&format!("{detail}?content=show")));
+        calls.push(get(&detail));
     }
     for target in [
         "status",
@@ -443,21 +437,29 @@ fn no_answer_of_the_admin_listener_has_a_key_or_a_scopes_value() {
         "whoami",
         "openapi.json",
     ] {
-        answers.push(get(&format!("/api/v1/{target}")).to(&gateway));
+        calls.push(get(&format!("/api/v1/{target}")));
     }
-    answers.push(get("/metrics").to(&gateway));
-    let mut texts: Vec<String> = answers
-        .iter()
+    let answers = calls.iter().map(|call| call.to(gateway));
+    answers
         .map(|answer| format!("{:?}{}", answer.fields, answer.text()))
-        .collect();
+        .collect()
+}
+
+#[test]
+fn no_answer_of_the_admin_listener_has_a_key_or_a_scopes_value() {
+    let upstream = Upstream::scripted(|effect| match effect.target.as_str() {
+        "/fail" => Act::Answer(answer(500, &[], b"it broke")),
+        _ => Act::Answer(answer(201, &[], b"{}")),
+    });
+    let gateway = Gateway::start(&upstream.url(), "");
+    let mut stream = get("/api/v1/events").stream(&gateway);
+    send_canaries(&gateway);
+    let mut texts = all_answers(&gateway);
     let last = get("/api/v1/events").stream(&gateway).read_until(b"}\n\n");
-    let last = last
-        .lines()
-        .find_map(|line| line.strip_prefix("id: "))
-        .expect("an id")
-        .to_owned();
+    let last = last.lines().find_map(|line| line.strip_prefix("id: "));
+    let last = format!("id: {}\n", last.expect("an id"));
     let mut events = String::new();
-    while !events.contains(&format!("id: {last}\n")) {
+    while !events.contains(&last) {
         events.push_str(&stream.read_until(b"\n\n"));
     }
     assert!(
@@ -467,10 +469,9 @@ fn no_answer_of_the_admin_listener_has_a_key_or_a_scopes_value() {
     texts.push(events);
     texts.push(gateway.log());
     for text in texts {
+        let canaries = [KEY, SCOPE, BODY];
         assert!(
-            ![KEY, SCOPE, BODY]
-                .iter()
-                .any(|canary| text.contains(canary)),
+            !canaries.iter().any(|canary| text.contains(canary)),
             "{text}"
         );
     }

@@ -8,13 +8,14 @@
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     clippy::disallowed_methods,
-    clippy::too_many_lines,
-    reason = "all of it is tests, and deadlines outside the process are kept by the real clock; a scenario reads best in one piece"
+    reason = "all of it is tests, and deadlines outside the process are kept by the real clock"
 )]
 
 mod client;
 mod gateway;
 mod operator;
+#[path = "../../../hapax-store/tests/it/servers.rs"]
+mod servers;
 mod support;
 mod upstream;
 
@@ -25,6 +26,7 @@ mod at_once;
 mod browsing;
 mod carriers;
 mod check;
+mod commands;
 mod crash_load;
 mod damage;
 mod demo;
@@ -41,6 +43,7 @@ mod problems;
 mod replay;
 mod resolving;
 mod shapes;
+mod shared;
 mod signals;
 mod streams;
 mod telemetry;

@@ -17,6 +17,7 @@ const SETTLE_MS = 900;
 
 let isOffline = false;
 let lastSerial = 0;
+let hasLooked = false;
 let looking = null;
 let verdictTimer;
 let counts;
@@ -85,8 +86,10 @@ function look() {
 
 async function lookNow() {
   if (!navigator.onLine) return;
-  const isFirst = lastSerial === 0;
   const state = await demo.state(lastSerial);
+  // What was on the wire before this page was there is counted, and not shown as if it happened now.
+  const isFirst = !hasLooked;
+  hasLooked = true;
   trouble(null);
   for (const entry of state.wire) {
     if (entry.serial <= lastSerial) continue;
@@ -126,8 +129,8 @@ function showVerdict(ledgers) {
     const ledger = ledgers[name];
     const doubled = copies > 0 ? ` (${copies} doubled by the network)` : '';
     const found = ledger ? `${many(ledger.charges, 'order')}, ${money(ledger.total)}` : 'the shop is away';
-    const isWrong = ledger !== null && ledger.charges > intent;
-    return h('p', { class: `${name} ${isWrong ? 'wrong' : 'right'}` },
+    const judged = ledger === null ? 'open' : ledger.charges > intent ? 'wrong' : 'right';
+    return h('p', { class: `${name} ${judged}` },
       h('span', { class: 'who' }, `${label} `),
       h('strong', {}, found),
       h('span', { class: 'how' }, ` ${many(requests, 'request')}${doubled}, ${many(lost, 'answer')} lost`));

@@ -164,7 +164,8 @@ export class Till {
   /** What the network says about a request: the answer that the page may never have seen. */
   observe(entry) {
     const isReplay = entry.fields.some(([name, value]) => name === 'idempotent-replayed' && value === 'true');
-    const source = this.name === 'hapax' && (isReplay || entry.status === 409) ? 'hapax' : 'shop';
+    const isOfHapax = isReplay || entry.content.includes('"urn:hapax:problems#');
+    const source = this.name === 'hapax' && isOfHapax ? 'hapax' : 'shop';
     const who = source === 'hapax' ? 'hapax' : 'the shop';
     if (entry.is_copy) {
       this.#tell(entry.status === 201 && !isReplay
@@ -180,7 +181,7 @@ export class Till {
         break;
       case 'delivered':
         void this.#execute(entry).then(() => this.#fly('answer', source, 'page'));
-        this.#tell(`${entry.status} from ${who}: it arrived${isReplay ? ', a replay of the first' : ''}.`);
+        this.#tell(`${entry.status} from ${who}: it arrived${isReplay ? ', the first answer again' : ''}.`);
         break;
       case 'unreachable':
         this.#tell(`Nobody listens: ${this.name === 'hapax' ? 'hapax' : 'the shop'} is away. Nothing was sent.`);

@@ -24,7 +24,7 @@ export async function openBrowser() {
   // As root, in a container, Chromium cannot make its sandbox.
   browser = await chromium.launch({ executablePath: CHROMIUM, args: process.getuid() === 0 ? ['--no-sandbox'] : [] });
 }
-export const closeBrowser = () => browser.close();
+export const closeBrowser = () => browser?.close();
 
 /** Starts a demo; says where it is, and how to end it. */
 async function startDemo({ seed, autoplay }) {
@@ -47,7 +47,7 @@ async function startDemo({ seed, autoplay }) {
 }
 
 /** A demo and a page on it, watched for everything that a page must not do. */
-export async function openShop(t, { seed = 1, autoplay = false, ...context } = {}) {
+export async function openShop(t, { seed = 21, autoplay = false, ...context } = {}) {
   const { url, end } = await startDemo({ seed, autoplay });
   const tab = await browser.newContext({ viewport: { width: 1280, height: 900 }, reducedMotion: 'reduce', ...context });
   const page = await tab.newPage();

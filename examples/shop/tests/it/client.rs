@@ -107,15 +107,16 @@ impl Client {
             .expect("an answer in time")
     }
 
-    /// Sends a request and closes the connection without waiting.
-    pub(crate) async fn send_and_leave(&self, method: &str, target: &str, payload: &Value) {
+    /// Sends a request and does not wait for its answer. Dropping the connection hangs up; a server
+    /// that notices before it has read the request does not run it.
+    pub(crate) async fn send_only(&self, method: &str, target: &str, payload: &Value) -> TcpStream {
         let fields = [("Content-Type", "application/json")];
         let request = request(method, target, &fields, &payload.to_string());
         let mut stream = TcpStream::connect(self.address)
             .await
             .expect("a connection");
         stream.write_all(request.as_bytes()).await.expect("written");
-        stream.shutdown().await.expect("closed");
+        stream
     }
 
     /// Asks until the answer has this status.

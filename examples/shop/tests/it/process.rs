@@ -1,6 +1,7 @@
 //! The shop as a process of its own: started, killed, stopped.
 
 use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::io::{AsyncBufReadExt, BufReader};
@@ -53,12 +54,17 @@ async fn an_order_cut_off_by_kill_9_is_there_once_or_not_at_all_and_a_repeat_fin
     let lamp = json!({ "item": "a lamp" });
     let mut replayed = 0;
     for cycle in 0..12 {
-        let mut process = start(&database, 40, &[]).await;
+        let mut process = start(&database, 200, &[]).await;
         let target = format!("/order/o-{cycle}");
-        process.client.send_and_leave("PUT", &target, &lamp).await;
-        // Another point each time of the 40 ms that an order takes on an idle machine, before and after the commit.
-        tokio::time::sleep(std::time::Duration::from_millis(cycle * 10)).await;
+        let connection = process.client.send_only("PUT", &target, &lamp).await;
+        // At once, somewhere within the order's 200 ms, and when it is committed.
+        match cycle % 3 {
+            0 => {}
+            1 => tokio::time::sleep(Duration::from_millis(cycle * 16)).await,
+            _ => process.client.until(&target, 200).await,
+        }
         process.kill().await;
+        drop(connection);
 
         let process = start(&database, 0, &[]).await;
         let repeat = process.client.send("PUT", &target, &[], Some(&lamp)).await;

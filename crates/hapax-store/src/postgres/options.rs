@@ -1,0 +1,49 @@
+//! What a store in PostgreSQL can be told.
+
+use std::time::Duration;
+
+use crate::limits::Limits;
+
+/// The instant of a statement, in milliseconds since 1970 by the server's clock.
+const SERVER_CLOCK: &str = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
+
+/// How a store in PostgreSQL is set up.
+#[derive(Debug, Clone)]
+pub struct PostgresOptions {
+    /// How much it may hold; looked at with every sweep, so that it may be passed by what one
+    /// second brings.
+    pub limits: Limits,
+    /// The most connections to the server. Default 16.
+    pub connections: usize,
+    /// How long one operation may take; the server gives up on a statement after it, too.
+    /// Default 5 s.
+    pub operation_timeout: Duration,
+    /// The SQL expression whose value is the instant of a statement, so that tests can stop it.
+    #[cfg(feature = "fault-injection")]
+    pub clock: String,
+}
+
+impl Default for PostgresOptions {
+    fn default() -> Self {
+        Self {
+            limits: Limits::default(),
+            connections: 16,
+            operation_timeout: Duration::from_secs(5),
+            #[cfg(feature = "fault-injection")]
+            clock: SERVER_CLOCK.to_owned(),
+        }
+    }
+}
+
+impl PostgresOptions {
+    #[cfg(feature = "fault-injection")]
+    pub(super) fn clock(&self) -> &str {
+        &self.clock
+    }
+
+    #[cfg(not(feature = "fault-injection"))]
+    #[expect(clippy::unused_self, reason = "tests put another clock here")]
+    pub(super) fn clock(&self) -> &str {
+        SERVER_CLOCK
+    }
+}
