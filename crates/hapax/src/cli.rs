@@ -8,9 +8,11 @@ use std::process::ExitCode;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use hapax_check::Outcome;
 use hapax_core::store::StoreError;
 use hapax_store::{OpenError, PostgresError};
 
+use crate::check::{self, CheckFailure, CheckFlags};
 use crate::config::{self, ConfigError, Diagnostic, Flags, Loaded, Origins, Sources};
 use crate::demo::{self, ChildError, ChildShop, DemoError, DemoOptions};
 use crate::doctor::{self, Verdict};
@@ -50,6 +52,8 @@ enum Command {
         #[arg(long)]
         no_autoplay: bool,
     },
+    /// Check from outside whether an HTTP API is safe to retry, under injected faults.
+    Check(Box<CheckFlags>),
     /// A process of the demo; ends when its standard input does.
     #[command(hide = true, subcommand)]
     DemoChild(DemoChild),
@@ -265,6 +269,9 @@ pub(crate) enum Failure {
     /// The demo did not run.
     #[error("error: {0}")]
     Demo(#[from] DemoError),
+    /// There is nothing to check.
+    #[error("error: {0}")]
+    Check(#[from] CheckFailure),
     /// A shop of the demo did not run.
     #[error("error: {0}")]
     DemoChild(#[from] ChildError),
@@ -292,6 +299,8 @@ impl Failure {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Config(_) => Exit::Configuration,
+            Self::Check(failure) if failure.is_usage() => Exit::Usage,
+            Self::Check(_) => Exit::Unreachable,
             Self::Exists(_)
             | Self::Write { .. }
             | Self::Read { .. }
@@ -346,6 +355,17 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
                 autoplay: !no_autoplay,
             })?;
             Ok(Exit::Ok)
+        }
+        Command::Check(flags) => {
+            let checked = check::run(*flags)?;
+            // First, so that a report that cannot be written does not cost the verdict.
+            print(&checked.report.to_text())?;
+            checked.write()?;
+            Ok(match checked.report.outcome() {
+                Outcome::Clean => Exit::Ok,
+                Outcome::Finding => Exit::Finding,
+                Outcome::Inconclusive => Exit::Inconclusive,
+            })
         }
         Command::DemoChild(child) => {
             demo::end_with_the_parent();
@@ -542,6 +562,7 @@ mod tests {
     fn every_command_takes_a_configuration_file_after_it() {
         for line in [
             "hapax serve -c f.toml --upstream http://a --listen 127.0.0.1:0 --admin 127.0.0.1:0 --store d",
+            "hapax check http://a -c f.toml --faults duplicate,lose-reply --report json=r.json,html=r.html --seed 1",
             "hapax status -c f.toml --admin 127.0.0.1:1 -o json",
             "hapax config init -c f.toml --force",
             "hapax config validate -c f.toml --strict",

@@ -3,6 +3,7 @@
 mod activity;
 mod admin;
 mod audit;
+mod check;
 mod cli;
 mod config;
 mod demo;

@@ -25,6 +25,7 @@ mod answers;
 mod at_once;
 mod browsing;
 mod carriers;
+mod check;
 mod commands;
 mod crash_load;
 mod damage;

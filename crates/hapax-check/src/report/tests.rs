@@ -1,0 +1,139 @@
+//! The reports: nothing of the target's text is taken for markup, and no secret is shown.
+
+use super::*;
+use crate::answer::Answer;
+use crate::history::{Counted, Role};
+use crate::judge::{Standard, judge};
+use crate::message::Message;
+use crate::template::Kind;
+use crate::wire::Fate;
+
+const EVIL: &str = "<script>alert('x')</script>&\u{1b}[31m";
+
+fn report(fail_on: Grade) -> Report {
+    let mut options = Options::new("http://127.0.0.1:1/o?<b>", 9);
+    options.fail_on = fail_on;
+    let mut report = Report::new(&options, "POST", "127.0.0.1:1", "/o");
+    let message = Message {
+        method: "POST".into(),
+        target: "/o".into(),
+        fields: vec![
+            ("Authorization".into(), "Bearer hunter2".into()),
+            ("Idempotency-Key".into(), "\"it's\"".into()),
+        ],
+        body: "{\"a\":1}".into(),
+    };
+    let step = |role, body: &str| Step {
+        role,
+        message: message.clone(),
+        fate: Fate::Answered(Answer {
+            status: 201,
+            fields: vec![
+                ("location".into(), format!("/{EVIL}")),
+                ("set-cookie".into(), "session=hunter2".into()),
+            ],
+            body: body.into(),
+        }),
+    };
+    let history = History {
+        fault: Fault::Duplicate,
+        kind: Kind::Field,
+        steps: vec![step(Role::First, EVIL), step(Role::Repeat, "other")],
+        counted: Ok(Counted {
+            of_incomplete: None,
+            total: 2,
+        }),
+        identities: Vec::new(),
+    };
+    let standard = Standard {
+        profile: Profile::Ietf,
+        requires_key: false,
+    };
+    let judgements = judge(&history, standard);
+    report.cases.push(Case::judged(history, judgements));
+    report.cases.push(Case::skipped(Fault::NoKey, EVIL.into()));
+    report
+}
+
+#[test]
+fn text_of_the_target_is_never_markup() {
+    let report = report(Grade::Should);
+    for page in [report.to_html(), report.to_junit()] {
+        assert!(page.contains("&lt;script&gt;alert(&#39;x&#39;)"), "{page}");
+        assert!(
+            !page.contains("<script") && !page.contains('\u{1b}') && !page.contains("<b>\""),
+            "{page}"
+        );
+    }
+    assert!(!report.to_text().contains('\u{1b}'));
+    let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
+    assert_eq!(json["cases"][0]["steps"][0]["answer"]["body"], EVIL);
+}
+
+#[test]
+fn the_page_fetches_and_runs_nothing() {
+    let page = report(Grade::Should).to_html();
+    assert!(page.contains("default-src 'none'"));
+    for part in [" src=", " href=", "url(", "@import", "<link", "onclick"] {
+        assert!(!page.contains(part), "{part}");
+    }
+}
+
+#[test]
+fn secrets_are_in_no_report() {
+    let report = report(Grade::Should);
+    for text in [
+        report.to_text(),
+        report.to_json(),
+        report.to_junit(),
+        report.to_html(),
+    ] {
+        assert!(!text.contains("hunter2"), "{text}");
+    }
+    assert!(
+        report
+            .to_text()
+            .contains("\"Authorization: $AUTHORIZATION\"")
+    );
+}
+
+#[test]
+fn a_finding_has_its_pair_of_commands_and_its_seed() {
+    let text = report(Grade::Should).to_text();
+    let commands = text
+        .lines()
+        .filter(|line| line.trim_start().starts_with("curl "))
+        .count();
+    assert_eq!(commands % 2, 0);
+    assert!(commands >= 2, "{text}");
+    assert!(text.contains("--seed 9 --faults duplicate"), "{text}");
+    assert!(text.contains(r#"'Idempotency-Key: "it'\''s"'"#), "{text}");
+}
+
+#[test]
+fn the_outcome_follows_the_grade_that_counts() {
+    assert_eq!(report(Grade::Must).outcome(), Outcome::Finding);
+    let mut mild = report(Grade::Must);
+    mild.cases[0]
+        .judgements
+        .retain(|judgement| judgement.rule.grade < Grade::Must);
+    assert_eq!(mild.outcome(), Outcome::Clean);
+    mild.fail_on = Grade::Should;
+    assert_eq!(mild.outcome(), Outcome::Finding);
+    mild.cases.remove(0);
+    assert_eq!(mild.outcome(), Outcome::Inconclusive, "nothing was played");
+}
+
+#[test]
+fn every_rule_and_fault_is_documented_with_its_grade() {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/check.md");
+    let document = std::fs::read_to_string(path).unwrap();
+    for rule in rules::ALL {
+        let row = format!("| `{}` | {} |", rule.name, rule.grade.name());
+        assert!(document.contains(&row), "{row}");
+    }
+    for fault in Fault::ALL {
+        let row = format!("| `{}` |", fault.name());
+        assert!(document.contains(&row), "{row}");
+    }
+}

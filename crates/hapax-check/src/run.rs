@@ -1,0 +1,133 @@
+//! A whole check: the baseline, every case in the seed's order, the verdict.
+
+use crate::count::Counter;
+use crate::drive::{Driver, Played};
+use crate::fault::Fault;
+use crate::judge::{Standard, judge};
+use crate::message::Message;
+use crate::options::{CheckError, Options};
+use crate::random::Random;
+use crate::report::{Case, Report};
+use crate::target::Target;
+use crate::template::Template;
+use crate::wire::Wire;
+
+/// Checks the target. `progress` hears of every case before it is played.
+///
+/// # Errors
+///
+/// The URL or the request makes no sense, the target is off loopback and that was not allowed, or nobody listens.
+pub async fn check(options: &Options, progress: &dyn Fn(Fault)) -> Result<Report, CheckError> {
+    let target = Target::parse(&options.url)?;
+    let template = Template::read(
+        options.request.as_deref(),
+        &target.path,
+        options.method.as_deref(),
+        &options.key_field,
+    )?;
+    let count_with = options
+        .count_with
+        .as_deref()
+        .map(Target::parse)
+        .transpose()?;
+    let wire = Wire {
+        address: target.resolve(options.allow_remote).await?,
+        authority: target.authority,
+    };
+    let counter = match count_with {
+        None => None,
+        Some(target) => Some(counter(target, options.allow_remote).await?),
+    };
+    let driver = Driver {
+        seed: options.seed,
+        wire,
+        template,
+        counter,
+        restart: options.restart.clone(),
+        other_authorization: options.other_authorization.clone(),
+    };
+    let mut report = Report::new(
+        options,
+        driver.template.method(),
+        &driver.wire.authority,
+        driver.template.target(),
+    );
+    let baseline = match driver.baseline().await? {
+        Ok(baseline) => baseline,
+        Err(why) => {
+            report.baseline = Some(why);
+            return Ok(report);
+        }
+    };
+    report.counting = counting(options, &baseline);
+    let standard = Standard {
+        profile: options.profile,
+        requires_key: options.requires_key,
+    };
+    for fault in order(options) {
+        progress(fault);
+        report
+            .cases
+            .push(match driver.play(fault, &baseline).await {
+                Played::Skipped(why) => Case::skipped(fault, why),
+                Played::Yes(history) => {
+                    let judgements = judge(&history, standard);
+                    Case::judged(history, judgements)
+                }
+            });
+    }
+    report.cases.sort_by_key(|case| case.fault);
+    Ok(report)
+}
+
+async fn counter(target: Target, allow_remote: bool) -> Result<Counter, CheckError> {
+    Ok(Counter {
+        wire: Wire {
+            address: target.resolve(allow_remote).await?,
+            authority: target.authority,
+        },
+        message: Message {
+            method: "GET".into(),
+            target: target.path,
+            fields: vec![("Accept".into(), "application/json".into())],
+            body: String::new(),
+        },
+        pointer: target.fragment,
+    })
+}
+
+/// How effects are told apart, in words.
+fn counting(options: &Options, baseline: &crate::drive::Baseline) -> String {
+    let names: Vec<&str> = baseline
+        .identities
+        .iter()
+        .map(|identity| identity.name())
+        .collect();
+    match (&baseline.uncounted, &options.count_with) {
+        (None, Some(url)) => format!("counted by {url}"),
+        (why, _) if names.is_empty() => format!(
+            "not countable: {}, and the answers have no identity of their own",
+            why.as_deref().unwrap_or("nothing counts them")
+        ),
+        (why, _) => format!(
+            "inferred from {}: {}",
+            names.join(", "),
+            why.as_deref().unwrap_or("nothing counts them")
+        ),
+    }
+}
+
+/// The wanted faults, each once, in an order of the seed.
+fn order(options: &Options) -> Vec<Fault> {
+    let mut faults: Vec<Fault> = Fault::ALL
+        .into_iter()
+        .filter(|fault| options.faults.is_empty() || options.faults.contains(fault))
+        .collect();
+    let mut random = Random::for_case(options.seed, "order");
+    for at in (1..faults.len()).rev() {
+        faults.swap(at, random.within(0, at));
+    }
+    // Last, whatever the seed: what a restart breaks must not spoil the other cases.
+    faults.sort_by_key(|fault| *fault == Fault::AfterRestart);
+    faults
+}
