@@ -4,6 +4,7 @@
 //! - `embedded`: [`EmbeddedStore`], a directory on a local disk, durable,
 //! - `postgres`: [`PostgresStore`], shared by several gateways, durable (feature `postgres`),
 //! - [`AnyStore`]: the one of them that the configuration names,
+//! - [`transfer`]: a store's records taken to a file and back, or to another store,
 //! - `conformance`: the suite that every store passes,
 //! - `faulty`: a decorator that fails by a script (feature `fault-injection`).
 
@@ -24,13 +25,16 @@ mod memory;
 mod postgres;
 #[cfg(feature = "postgres")]
 mod shared;
+pub mod transfer;
 
 pub use any::AnyStore;
 pub use clock::{ManualClock, SystemClock};
 #[cfg(all(feature = "embedded", feature = "fault-injection"))]
 pub use embedded::Faults;
 #[cfg(feature = "embedded")]
-pub use embedded::{EmbeddedStore, Health, NoObserver, OpenError, Options, StoreObserver};
+pub use embedded::{
+    EmbeddedRestore, EmbeddedStore, Health, NoObserver, OpenError, Options, StoreObserver,
+};
 #[cfg(feature = "fault-injection")]
 pub use faulty::{Fault, FaultyStore, On};
 pub use limits::{Limits, random_secret};
@@ -38,5 +42,6 @@ pub use limits::{Limits, random_secret};
 pub use memory::MemoryStore;
 #[cfg(feature = "postgres")]
 pub use postgres::{
-    Migrated, PostgresError, PostgresOptions, PostgresStore, migrate as migrate_postgres,
+    Migrated, PostgresError, PostgresOptions, PostgresRestore, PostgresStore,
+    migrate as migrate_postgres,
 };

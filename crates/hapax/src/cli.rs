@@ -10,6 +10,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use hapax_check::Outcome;
 use hapax_core::store::StoreError;
+use hapax_store::transfer::TransferError;
 use hapax_store::{OpenError, PostgresError};
 
 use crate::check::{self, CheckFailure, CheckFlags};
@@ -21,8 +22,8 @@ use crate::manual;
 use crate::remote::{Call, Remote, RemoteError};
 use crate::serve::{self, ServeError};
 use crate::status;
-use crate::store_files::{self, StoreCommand};
-use crate::stores::{self, StoreFailure};
+use crate::store_command::{self, StoreCommand};
+use crate::stores::StoreFailure;
 use crate::tail::{self, TailFlags};
 
 /// Makes HTTP APIs safe to retry: at most one execution per idempotency key.
@@ -69,7 +70,7 @@ enum Command {
         #[command(flatten)]
         remote: RemoteFlags,
     },
-    /// Look at the files of an embedded store that no gateway has open.
+    /// Look at a store, back it up, fill it, or prepare it.
     #[command(subcommand)]
     Store(StoreCommand),
     /// Print what happens in a running gateway, as it happens.
@@ -286,6 +287,9 @@ pub(crate) enum Failure {
     /// The store's files cannot be read.
     #[error("error: {0}")]
     Store(#[source] StoreError),
+    /// Records cannot be taken from one place to another.
+    #[error("error: {0}")]
+    Transfer(#[from] TransferError),
     /// A stream of events broke off.
     #[error("error: the events broke off: {0}")]
     Stream(#[source] io::Error),
@@ -308,6 +312,8 @@ impl Failure {
             | Self::Stream(_) => Exit::Unreachable,
             Self::Store(_) => Exit::StoreDamaged,
             Self::Usage(_) => Exit::Usage,
+            Self::Transfer(failure) => of_transfer(failure),
+            Self::Prepare(StoreFailure::InMemory) => Exit::Usage,
             Self::Remote(error) => error.exit(),
             Self::Serve(ServeError::Store(failure)) | Self::Prepare(failure) => of_store(failure),
             Self::Serve(
@@ -335,6 +341,20 @@ fn of_store(failure: &StoreFailure) -> Exit {
         | StoreFailure::Url { .. }
         | StoreFailure::NothingToMigrate(_)
         | StoreFailure::Postgres(PostgresError::Url(_)) => Exit::Configuration,
+        _ => Exit::Unreachable,
+    }
+}
+
+fn of_transfer(failure: &TransferError) -> Exit {
+    match failure {
+        TransferError::DamagedSource(_)
+        | TransferError::DamagedBackup { .. }
+        | TransferError::Record(_)
+        | TransferError::Source(StoreError::Damaged { .. })
+        | TransferError::Embedded(OpenError::Damaged { .. } | OpenError::Version { .. }) => {
+            Exit::StoreDamaged
+        }
+        TransferError::NotVacant(_) | TransferError::NotABackup(_) => Exit::Usage,
         _ => Exit::Unreachable,
     }
 }
@@ -379,10 +399,13 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Keys { command, remote } => {
             keys::run(&remote.remote(file)?, &command, remote.output)
         }
-        Command::Store(StoreCommand::Migrate { store }) => migrate(file, store),
-        Command::Store(StoreCommand::Files(command)) => {
-            store_files::run(&load(file, Flags::default())?.settings.store, command)
-        }
+        Command::Store(command) => store_command::run(&command, &|store| {
+            let flags = Flags {
+                store: store.map(str::to_owned),
+                ..Flags::default()
+            };
+            Ok(load(file.clone(), flags)?.settings.store)
+        }),
         Command::Tail { tail, remote } => tail::run(&remote.remote(file)?, &tail, remote.output),
         Command::Reload { reason, remote } => reload(&remote.remote(file)?, &reason, remote.output),
         Command::Doctor { strict, output } => diagnose(file, strict, output),
@@ -451,21 +474,6 @@ fn diagnose(file: Option<PathBuf>, strict: bool, output: Output) -> Result<Exit,
     Ok(match doctor::worst(&checks) <= tolerated {
         true => Exit::Ok,
         false => Exit::Finding,
-    })
-}
-
-fn migrate(file: Option<PathBuf>, store: Option<String>) -> Result<Exit, Failure> {
-    let flags = Flags {
-        store,
-        ..Flags::default()
-    };
-    let migrated = stores::migrate(&load(file, flags)?.settings.store)?;
-    print(&match migrated.from == migrated.to {
-        true => format!("the store has version {} already\n", migrated.to),
-        false => format!(
-            "the store has version {}, had {}\n",
-            migrated.to, migrated.from
-        ),
     })
 }
 

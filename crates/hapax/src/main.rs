@@ -15,7 +15,7 @@ mod paint;
 mod remote;
 mod serve;
 mod status;
-mod store_files;
+mod store_command;
 mod stores;
 mod tail;
 mod telemetry;

@@ -6,11 +6,13 @@ use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 
+use hapax_core::secret::Secret;
 use hapax_store::{
     AnyStore, EmbeddedStore, Limits, MemoryStore, Migrated, OpenError, Options, PostgresError,
-    PostgresOptions, PostgresStore, SystemClock, migrate_postgres, random_secret,
+    PostgresOptions, PostgresRestore, PostgresStore, SystemClock, migrate_postgres, random_secret,
 };
 
+use crate::cli::Failure;
 use crate::config::{StoreKind, StoreSettings, StoreUrl};
 use crate::telemetry::{Metrics, StoreMetrics};
 
@@ -47,6 +49,9 @@ pub(crate) enum StoreFailure {
         /// What is wrong.
         message: String,
     },
+    /// There is nothing to look at.
+    #[error("a store in memory ends with its gateway")]
+    InMemory,
     /// This kind of store needs no preparation.
     #[error("the store `{0}` needs no migration")]
     NothingToMigrate(&'static str),
@@ -82,6 +87,46 @@ pub(crate) fn open(
             let opening = PostgresStore::open(url.secret(), postgres_options(settings));
             Ok(AnyStore::Postgres(runtime.block_on(opening)?))
         }
+    }
+}
+
+/// Opens the store for a command that looks at it.
+pub(crate) fn open_for_command(
+    settings: &StoreSettings,
+    runtime: &Runtime,
+) -> Result<AnyStore, StoreFailure> {
+    match settings.kind {
+        StoreKind::Memory => Err(StoreFailure::InMemory),
+        StoreKind::Embedded => EmbeddedStore::open(&settings.path, Options::default())
+            .map(AnyStore::Embedded)
+            .map_err(|source| StoreFailure::Embedded {
+                path: settings.path.display().to_string(),
+                source,
+            }),
+        StoreKind::Postgres => {
+            let url = url(settings)?;
+            let opening = PostgresStore::open(url.secret(), command_options(settings));
+            Ok(AnyStore::Postgres(runtime.block_on(opening)?))
+        }
+    }
+}
+
+/// Begins to fill a store in PostgreSQL with records that are keyed with `secret`.
+pub(crate) fn fill_postgres(
+    settings: &StoreSettings,
+    secret: &Secret,
+    runtime: &Runtime,
+) -> Result<PostgresRestore, Failure> {
+    let (url, options) = (url(settings)?, command_options(settings));
+    let creating = PostgresRestore::create(url.secret(), &options, secret);
+    Ok(runtime.block_on(creating)?)
+}
+
+/// A command is not a gateway, and does not call itself one at the server.
+fn command_options(settings: &StoreSettings) -> PostgresOptions {
+    PostgresOptions {
+        application_name: "hapax store",
+        ..postgres_options(settings)
     }
 }
 

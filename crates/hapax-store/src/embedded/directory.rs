@@ -76,6 +76,12 @@ impl Directory {
         })
     }
 
+    /// Makes a directory for a new store that will have this secret.
+    pub(super) fn prepare(path: &Path, secret: &Secret) -> Result<(), OpenError> {
+        make(path)?;
+        write_durably(path, SECRET, secret.as_bytes())
+    }
+
     /// Where the engine lives.
     pub(super) fn data(&self) -> PathBuf {
         self.path.join(DATA)
@@ -104,10 +110,7 @@ fn make(path: &Path) -> Result<(), OpenError> {
             builder.recursive(true).mode(DIRECTORY_MODE);
             builder.create(path).map_err(failed)?;
             // The new directory's own entry; above that it is the operator's.
-            let parent = path
-                .parent()
-                .filter(|parent| !parent.as_os_str().is_empty());
-            sync_directory(parent.unwrap_or(Path::new(".")))?;
+            sync_parent(path)?;
         }
         Err(error) => return Err(failed(error)),
     }
@@ -212,6 +215,14 @@ fn write_durably(directory: &Path, name: &str, bytes: &[u8]) -> Result<(), OpenE
     };
     write().map_err(|error| OpenError::io(&path, error))?;
     sync_directory(directory)
+}
+
+/// Makes the entry of `path` in the directory above it durable.
+pub(super) fn sync_parent(path: &Path) -> Result<(), OpenError> {
+    let parent = path
+        .parent()
+        .filter(|parent| !parent.as_os_str().is_empty());
+    sync_directory(parent.unwrap_or(Path::new(".")))
 }
 
 fn sync_directory(path: &Path) -> Result<(), OpenError> {

@@ -8,6 +8,7 @@
 //! - `value`: the bytes of a record as they are stored,
 //! - `index`: the records that are not settled, in memory,
 //! - `space`: what is held, and what the limits and the disk leave room for,
+//! - `restore`: fills a new store with the records of another,
 //! - `open`: recovery; `writer`: the one thread that writes; `store`: the contract.
 
 mod directory;
@@ -18,6 +19,7 @@ mod manifest;
 mod open;
 mod options;
 mod recent;
+mod restore;
 mod space;
 mod store;
 mod value;
@@ -26,6 +28,7 @@ mod writer;
 
 pub use open::OpenError;
 pub use options::{Health, NoObserver, Options, StoreObserver};
+pub use restore::EmbeddedRestore;
 pub use store::EmbeddedStore;
 
 #[cfg(feature = "fault-injection")]

@@ -74,7 +74,7 @@ impl OpenError {
         }
     }
 
-    fn engine(what: &'static str) -> impl Fn(fjall::Error) -> Self {
+    pub(super) fn engine(what: &'static str) -> impl Fn(fjall::Error) -> Self {
         move |error| Self::Damaged {
             what: what.to_owned(),
             source: Some(Box::new(error)),

@@ -25,7 +25,7 @@ pub(super) fn configure(url: &str, options: &PostgresOptions) -> Result<Config, 
         PostgresError::Url(super::error::with_causes(&error))
     })?;
     if config.get_application_name().is_none() {
-        config.application_name("hapax");
+        config.application_name(options.application_name);
     }
     if config.get_connect_timeout().is_none() {
         config.connect_timeout(options.operation_timeout);

@@ -5,6 +5,7 @@
 //! - `connection`: one connection: checked when it is made, discarded after any doubt,
 //! - `statements`: every statement,
 //! - `value`: a record as a row,
+//! - `restore`: fills a vacant store with the records of another,
 //! - `error`: what a failure means for what was asked,
 //! - `store`: the contract.
 //!
@@ -13,6 +14,7 @@
 mod connection;
 mod error;
 mod options;
+mod restore;
 mod schema;
 mod statements;
 mod store;
@@ -20,5 +22,6 @@ mod value;
 
 pub use error::PostgresError;
 pub use options::PostgresOptions;
+pub use restore::PostgresRestore;
 pub use schema::{Migrated, migrate};
 pub use store::PostgresStore;

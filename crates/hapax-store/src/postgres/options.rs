@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use crate::limits::Limits;
 
+/// How the connections of gateways are called.
+pub(super) const GATEWAY: &str = "hapax";
+
 /// The instant of a statement, in milliseconds since 1970 by the server's clock.
 const SERVER_CLOCK: &str = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
@@ -18,6 +21,8 @@ pub struct PostgresOptions {
     /// How long one operation may take; the server gives up on a statement after it, too.
     /// Default 5 s.
     pub operation_timeout: Duration,
+    /// What connections are called at the server, where the URL does not say. Default `hapax`, which means a gateway.
+    pub application_name: &'static str,
     /// The SQL expression whose value is the instant of a statement, so that tests can stop it.
     #[cfg(feature = "fault-injection")]
     pub clock: String,
@@ -29,6 +34,7 @@ impl Default for PostgresOptions {
             limits: Limits::default(),
             connections: 16,
             operation_timeout: Duration::from_secs(5),
+            application_name: GATEWAY,
             #[cfg(feature = "fault-injection")]
             clock: SERVER_CLOCK.to_owned(),
         }

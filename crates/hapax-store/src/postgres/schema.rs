@@ -117,7 +117,7 @@ pub(super) async fn check(client: &Client) -> Result<Secret, PostgresError> {
     Ok(Secret::from_bytes(secret))
 }
 
-async fn connect(config: &Config) -> Result<Client, PostgresError> {
+pub(super) async fn connect(config: &Config) -> Result<Client, PostgresError> {
     let (client, connection) = config.connect(NoTls).await?;
     // Ends with the client.
     tokio::spawn(connection);

@@ -18,6 +18,7 @@ use tokio_postgres::{Row, Statement};
 use super::connection::{Connector, configure};
 use super::error::{Intent, PostgresError, of_pool, of_statement, refused};
 use super::options::PostgresOptions;
+use super::restore::connected_gateways;
 use super::schema;
 use super::statements::Statements;
 use super::value::{self, column, instant, timestamp};
@@ -79,6 +80,18 @@ impl PostgresStore {
             resolved: AtomicU64::new(0),
             full: AtomicU8::new(NOT_FULL),
         })
+    }
+
+    /// How many connections gateways have to this database, as far as they go by their usual name.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn connected_gateways(&self) -> Result<i64, PostgresError> {
+        let connection = self.pool.get().await.map_err(|error| match error {
+            PoolError::Backend(error) => error,
+            error => PostgresError::Unusable(error.to_string()),
+        })?;
+        connected_gateways(&connection.client).await
     }
 
     /// Runs one statement. A connection whose statement fails, or is no longer waited for, is

@@ -20,3 +20,4 @@ mod postgres;
 mod restart;
 mod servers;
 mod support;
+mod transfer;

@@ -15,7 +15,7 @@ use crate::servers::PostgresServer;
 use crate::support::START;
 
 /// A connection of the test's own; waits for a server that is starting.
-async fn connect(url: &str) -> Client {
+pub(crate) async fn connect(url: &str) -> Client {
     let deadline = Instant::now() + Duration::from_secs(60);
     let mut ticks = interval(Duration::from_millis(20));
     loop {

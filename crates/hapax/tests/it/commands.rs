@@ -12,20 +12,20 @@ use crate::upstream::Upstream;
 
 /// What a command said, and its exit code.
 #[derive(Debug)]
-struct Said {
-    code: Option<i32>,
-    out: String,
-    err: String,
+pub(crate) struct Said {
+    pub(crate) code: Option<i32>,
+    pub(crate) out: String,
+    pub(crate) err: String,
 }
 
 impl Said {
-    fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         assert_eq!(self.code, Some(0), "{self:?}");
         serde_json::from_str(&self.out).unwrap_or_else(|_| panic!("no JSON: {self:?}"))
     }
 }
 
-fn hapax(arguments: &[&str], input: &str) -> Said {
+pub(crate) fn hapax(arguments: &[&str], input: &str) -> Said {
     let mut child = Command::new(env!("CARGO_BIN_EXE_hapax"))
         .args(arguments)
         .stdin(Stdio::piped())

@@ -36,6 +36,7 @@ mod kill;
 mod lifetime;
 mod limits;
 mod modes;
+mod moving;
 mod operations;
 mod power;
 mod probe;
