@@ -103,7 +103,15 @@ const RULES: [Rule; 9] = [
     Rule {
         name: "hapax-check",
         ours: &[],
-        outside: Some(&["serde", "serde_json", "thiserror", "tokio", "toml"]),
+        outside: Some(&[
+            "rustls-native-certs",
+            "serde",
+            "serde_json",
+            "thiserror",
+            "tokio",
+            "tokio-rustls",
+            "toml",
+        ]),
     },
     Rule {
         name: "hapax",

@@ -51,6 +51,13 @@ pub struct Rule {
     pub source: &'static str,
 }
 
+impl Rule {
+    /// Whether it is broken by an effect, which the target's count shows.
+    pub(crate) fn is_about_effects(self) -> bool {
+        [ONE_EFFECT, ACKNOWLEDGED, INCOMPLETE, MISMATCH_EFFECT, SAFE].contains(&self)
+    }
+}
+
 macro_rules! rules {
     ($($id:ident = $name:literal, $grade:ident, $says:literal, $source:literal;)*) => {
         $(pub(crate) const $id: Rule = Rule { name: $name, grade: Grade::$grade, says: $says, source: $source };)*

@@ -37,7 +37,7 @@ pub(crate) struct Template {
 }
 
 /// What the placeholders stand for in one case.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Values {
     pub(crate) key: String,
     pub(crate) uuid: String,
@@ -153,6 +153,18 @@ impl Template {
             Kind::Natural => "the target of a PUT or DELETE needs {{uuid}}, such as /order/{{uuid}}: every case needs a resource of its own".into(),
             _ => format!("{} needs {{{{key}}}}: every case needs a key of its own", self.key_field),
         }))
+    }
+
+    /// The same request with these credentials.
+    pub(crate) fn authorize(&mut self, credentials: &str) -> Result<(), CheckError> {
+        self.message = self.message.with_field("Authorization", Some(credentials));
+        match self.message.fault() {
+            // Not the fault itself: it would show the credentials.
+            Some(_) => Err(CheckError::Request(
+                "the credentials are no field value: one line of text".into(),
+            )),
+            None => Ok(()),
+        }
     }
 
     pub(crate) fn method(&self) -> &str {

@@ -1,9 +1,10 @@
 //! The judge: good histories pass, and every way of breaking one is caught.
 
 use super::*;
-use crate::history::{Counted, Identity};
+use crate::history::{Counted, Identity, Span};
 use crate::message::Message;
 use crate::rules::Grade;
+use crate::template::Values;
 use crate::wire::Fate;
 
 const IETF: Standard = Standard {
@@ -50,6 +51,7 @@ fn step(role: Role, fate: Fate) -> Step {
         role,
         message,
         fate,
+        span: Span::default(),
     }
 }
 
@@ -61,6 +63,7 @@ fn history(fault: Fault, steps: Vec<Step>) -> History {
     History {
         fault,
         kind: Kind::Field,
+        values: Values::default(),
         steps,
         counted: Ok(Counted {
             of_incomplete: None,
