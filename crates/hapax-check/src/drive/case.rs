@@ -23,6 +23,8 @@ const MAX_REPEATS: usize = 40;
 const PAUSE: Duration = Duration::from_millis(250);
 /// The wait between two pieces of a slow body.
 const PIECE_PAUSE: Duration = Duration::from_millis(25);
+/// The wait after a hang-up, so that the target is at work on the first request when the repeat arrives.
+const HANG_UP_PAUSE: Duration = Duration::from_millis(50);
 /// How long a restart may take: the command, and then the target's coming back.
 const RESTART: Duration = Duration::from_secs(30);
 
@@ -190,6 +192,9 @@ impl Case<'_> {
             Err(error) => Fate::Failed(format!("cannot connect: {error}")),
         };
         self.note_attempt_since(from, fate);
+        if fault == Fault::HangUp {
+            sleep(HANG_UP_PAUSE).await;
+        }
     }
 
     async fn reset_mid_reply(&mut self) {

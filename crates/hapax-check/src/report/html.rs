@@ -180,7 +180,12 @@ fn one_finding(out: &mut String, finding: &Finding<'_>, is_open: bool) {
         escape(finding.fault.title()),
     );
     timeline::draw(out, finding.steps, Some(finding.pair));
-    let commands: Vec<String> = finding.curl.iter().map(|line| escape(line)).collect();
+    let commands: Vec<String> = finding
+        .curl
+        .iter()
+        .map(String::as_str)
+        .map(escape)
+        .collect();
     let _ = write!(
         out,
         "<p class=\"label\">See it by hand</p><pre>{}</pre><p class=\"label\">Or again with the same seed</p><pre>{}</pre></details>",
@@ -244,9 +249,9 @@ fn one_case(out: &mut String, case: &Case) {
         if !message.body.is_empty() {
             let _ = write!(text, "\n{}\n", message.body);
         }
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<div class=\"exchange\"><pre aria-label=\"request {}\">{}</pre><pre aria-label=\"answer\">{}\n",
+            "<div class=\"exchange\"><pre aria-label=\"request {}\">{}</pre><pre aria-label=\"answer\">{}",
             at + 1,
             escape(&text),
             escape(&super::repro::fate(step))

@@ -51,7 +51,7 @@ impl Scene {
         };
         if let Some(url) = self.count_with.as_ref().filter(|_| is_counted) {
             let url = url.split('#').next().unwrap_or(url);
-            let count = format!("curl -sS{} {}; echo", self.ca(), quote(url));
+            let count = format!("curl -sS -w '\\n'{} {}", self.ca(), quote(url));
             requests.insert(0, count.clone());
             requests.push(count);
         }
@@ -94,7 +94,8 @@ impl Curl<'_> {
             }
             Fault::Duplicate => vec![format!("{plain} &"), plain, wait(), second],
             Fault::LoseReply => vec![format!("{plain} -o /dev/null"), second],
-            Fault::HangUp => vec![format!("{plain} -m 0.05"), second],
+            // The target is still at work; a repeat that comes too early is told to come back.
+            Fault::HangUp => vec![format!("{plain} -m 0.05"), "sleep 1".into(), second],
             Fault::ResetMidReply => vec![format!("{plain} -N | head -c 20; echo"), second],
             Fault::Delay if !first.body.is_empty() => {
                 let held = format!("{} &", self.in_pieces(first, "1"));
@@ -126,14 +127,14 @@ impl Curl<'_> {
             line.push_str(" --data-binary ");
             line.push_str(&self.quoted(&message.body));
         }
-        self.finished(line, message)
+        self.finished(&line, message)
     }
 
     fn head(&self, message: &Message) -> String {
         // -X HEAD would wait for content that never comes.
         let mut line = match message.method.as_str() {
-            "HEAD" => format!("curl -sS{} -I", self.scene.ca()),
-            method => format!("curl -sS{} -i -X {method}", self.scene.ca()),
+            "HEAD" => format!("curl -sS -w '\\n'{} -I", self.scene.ca()),
+            method => format!("curl -sS -w '\\n'{} -i -X {method}", self.scene.ca()),
         };
         for (name, value) in &message.fields {
             line.push_str(" -H ");
@@ -147,7 +148,7 @@ impl Curl<'_> {
         line
     }
 
-    fn finished(&self, line: String, message: &Message) -> String {
+    fn finished(&self, line: &str, message: &Message) -> String {
         let url = format!("{}{}", self.scene.origin, message.target);
         format!("{line} {}", self.quoted(&url))
     }
@@ -162,7 +163,7 @@ impl Curl<'_> {
             self.head(message),
             quote(&format!("Content-Length: {}", message.body.len())),
         );
-        self.finished(line, message)
+        self.finished(&line, message)
     }
 
     /// Half of the content, announced as all of it; curl gives up after a second.
@@ -174,7 +175,7 @@ impl Curl<'_> {
             quote(&format!("Content-Length: {}", message.body.len())),
             self.quoted(half),
         );
-        self.finished(line, message)
+        self.finished(&line, message)
     }
 
     /// The beginning of a head. curl speaks plain TCP as "telnet"; under TLS there is no such way.
