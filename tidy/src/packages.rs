@@ -106,6 +106,7 @@ const RULES: [Rule; 9] = [
         outside: Some(&[
             "rustls-native-certs",
             "serde",
+            "serde-saphyr",
             "serde_json",
             "thiserror",
             "tokio",

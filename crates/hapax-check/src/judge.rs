@@ -268,7 +268,7 @@ impl Bench<'_> {
     /// Compares every final answer with the first one.
     fn same_answer(&mut self) {
         let remembers_errors = self.profile.remembers_errors();
-        let transient = [401, 403, 408, 409, 425, 429];
+        let transient = [401, 403, 408, 409, 423, 425, 429];
         let is_final = |answer: &Answer| {
             answer.is_success()
                 || (remembers_errors && answer.is_refusal() && !transient.contains(&answer.status))

@@ -189,7 +189,7 @@ impl Profile {
     pub(crate) fn may_defer(self, status: u16) -> bool {
         match self {
             Self::Ietf | Self::StripeV1 => [409, 429, 503].contains(&status),
-            Self::SuccessOnly | Self::CurrentState => [409, 425, 429, 503].contains(&status),
+            Self::SuccessOnly | Self::CurrentState => [409, 423, 425, 429, 503].contains(&status),
         }
     }
 }

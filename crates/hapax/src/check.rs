@@ -22,7 +22,7 @@ pub(crate) struct CheckFlags {
     /// The request to send: an HTTP message, JSON or TOML, with {{key}}, {{uuid}} and {{n}}.
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
-    /// An OpenAPI document (JSON) that the request is made from, with --operation.
+    /// An OpenAPI document (JSON or YAML) that the request is made from, with --operation.
     #[arg(
         long,
         value_name = "FILE|URL",

@@ -2,10 +2,14 @@
 
 use serde_json::{Map, Number, Value};
 
+use super::pattern::Pattern;
+
 /// How deep schemas may be nested, references followed included.
 const MAX_DEPTH: usize = 24;
 /// Stands for a number from 1 to 99 until the JSON is text.
 const NUMBER: &str = "{{n:number}}";
+/// What a fresh UUID looks like.
+const UUID: &str = "0b5e3cba-96a1-4b07-9c5e-0f2a1a5d9c11";
 /// What a text is where nothing says more.
 const TEXT: &str = "hapax check";
 
@@ -203,10 +207,14 @@ fn is_free_text(schema: &Value) -> bool {
         .and_then(Value::as_u64)
         .is_none_or(|longest| longest >= 36);
     let is_uuid = schema.get("format").is_none_or(|format| format == "uuid");
-    let says_more = ["pattern", "enum", "const", "default", "example", "examples"]
+    let fits = match schema.get("pattern").and_then(Value::as_str) {
+        Some(pattern) => Pattern::read(pattern).is_some_and(|pattern| pattern.fits(UUID)),
+        None => true,
+    };
+    let says_more = ["enum", "const", "default", "example", "examples"]
         .iter()
         .any(|name| schema.get(name).is_some());
-    is_long_enough && is_uuid && !says_more
+    is_long_enough && is_uuid && fits && !says_more
 }
 
 /// The least and the greatest allowed, as far as the schema says.
@@ -255,9 +263,14 @@ fn number(schema: &Value) -> Value {
 
 fn text(schema: &Value) -> Result<Value, String> {
     if let Some(pattern) = schema.get("pattern").and_then(Value::as_str) {
-        return Err(format!(
-            "no text is made for the pattern {pattern}; give an example in the document, or describe the request with --request"
-        ));
+        return Pattern::read(pattern)
+            .and_then(|pattern| pattern.text())
+            .map(Value::from)
+            .ok_or_else(|| {
+                format!(
+                    "no text is made for the pattern {pattern}; give an example in the document, or describe the request with --request"
+                )
+            });
     }
     let format = schema.get("format").and_then(Value::as_str).unwrap_or("");
     let formatted = match format {

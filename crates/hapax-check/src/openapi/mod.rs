@@ -1,6 +1,7 @@
-//! A request made from an OpenAPI document (3.0 or 3.1, JSON): path, required parameters and content of one operation.
+//! A request made from an OpenAPI document (3.0 or 3.1, JSON or YAML): path, required parameters and content of one operation.
 
 mod example;
+mod pattern;
 
 use std::collections::BTreeMap;
 
@@ -32,13 +33,7 @@ pub(crate) fn describe(
     path: &str,
     key_field: &str,
 ) -> Result<Described, String> {
-    let document: Value = serde_json::from_str(text).map_err(|error| {
-        if text.trim_start().starts_with('{') {
-            format!("it is no JSON: {error}")
-        } else {
-            "it is no JSON; a document in YAML has to be converted first".to_owned()
-        }
-    })?;
+    let document = parse(text)?;
     let version = document
         .get("openapi")
         .and_then(Value::as_str)
@@ -57,6 +52,22 @@ pub(crate) fn describe(
     Ok(Described {
         request: request.to_string(),
         requires_key: parts.requires_key,
+    })
+}
+
+fn parse(text: &str) -> Result<Value, String> {
+    if text.trim_start().starts_with('{') {
+        return serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"));
+    }
+    // YAML 1.2, as OpenAPI has it: `no` is a text.
+    let options = serde_saphyr::options! { strict_booleans: true };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| {
+        let error = error.to_string();
+        // The excerpt that follows is for terminals of its own kind.
+        format!(
+            "it is neither JSON nor YAML: {}",
+            error.lines().next().unwrap_or_default()
+        )
     })
 }
 
@@ -209,7 +220,7 @@ fn parameters<'a>(examples: &Examples<'a>, found: &Found<'a>) -> Result<Vec<&'a 
                 .iter()
                 .all(|at| other.get(at) == parameter.get(at))
         };
-        if !all.iter().any(|other| is_same(other)) {
+        if !all.iter().any(is_same) {
             all.push(parameter);
         }
     }
