@@ -419,7 +419,7 @@ fn difference(first: &[u8], other: &[u8]) -> String {
         String::from_utf8_lossy(piece).into_owned()
     };
     format!(
-        "the content differs from byte {same} on: {} there, then {}",
+        "the content differs from byte {same} on: {}… then {}…",
         shown(first),
         shown(other)
     )

@@ -180,13 +180,18 @@ impl Case<'_> {
     }
 
     async fn lose_reply(&mut self, fault: Fault) {
+        // A target that is left before it began may as well have heard nothing.
+        let at_work = self.random.within(10, 40);
+        let at_work = Duration::from_millis(u64::try_from(at_work).unwrap_or(10));
         let from = self.now();
         let fate = match self.driver.wire.open(&self.message).await {
             Ok(mut pending) => {
                 pending.send_rest().await;
-                match fault {
-                    Fault::HangUp => pending.close(),
-                    _ => pending.lose_reply().await,
+                if fault == Fault::HangUp {
+                    sleep(at_work).await;
+                    pending.close()
+                } else {
+                    pending.lose_reply().await
                 }
             }
             Err(error) => Fate::Failed(format!("cannot connect: {error}")),
