@@ -185,6 +185,12 @@ impl Profile {
         }
     }
 
+    /// Whether this may be a key after all: outside the draft, whose keys are strings of structured fields, it is any text of 1 to
+    /// 255 characters.
+    pub(crate) fn is_key(self, text: &str) -> bool {
+        self != Self::Ietf && (1..=255).contains(&text.len())
+    }
+
     /// Whether "not now" may be said with this status.
     pub(crate) fn may_defer(self, status: u16) -> bool {
         match self {

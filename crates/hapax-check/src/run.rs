@@ -21,19 +21,7 @@ use crate::wire::Fate;
 pub async fn check(options: &Options, progress: &dyn Fn(Fault)) -> Result<Report, CheckError> {
     let target = Target::parse(&options.url)?;
     let described = described(options, &target.path).await?;
-    let request = match &described {
-        Some(described) => Some(described.request.as_str()),
-        None => options.request.as_deref(),
-    };
-    let mut template = Template::read(
-        request,
-        &target.path,
-        options.method.as_deref(),
-        &options.key_field,
-    )?;
-    if let Some(credentials) = &options.authorization {
-        template.authorize(credentials)?;
-    }
+    let template = template(options, &target, described.as_ref())?;
     let count_with = options
         .count_with
         .as_deref()
@@ -87,6 +75,31 @@ pub async fn check(options: &Options, progress: &dyn Fn(Fault)) -> Result<Report
     }
     report.cases.sort_by_key(|case| case.fault);
     Ok(report)
+}
+
+/// The request that is checked, with the credentials of the command line.
+fn template(
+    options: &Options,
+    target: &Target,
+    described: Option<&Described>,
+) -> Result<Template, CheckError> {
+    let request = match described {
+        Some(described) => Some(described.request.as_str()),
+        None => options.request.as_deref(),
+    };
+    let mut template = Template::read(
+        request,
+        &target.path,
+        options.method.as_deref(),
+        &options.key_field,
+    )?;
+    if let Some(credentials) = &options.authorization {
+        template.authorize(credentials)?;
+    }
+    if let Some(credentials) = &options.other_authorization {
+        template.require_credentials(credentials)?;
+    }
+    Ok(template)
 }
 
 /// The request that an OpenAPI document describes, if there is one.

@@ -1,4 +1,4 @@
-"""drf-idempotency: the middleware on its database backend, which is its default."""
+"""drf-idempotency: the middleware on its Redis backend."""
 
 import os
 
@@ -14,10 +14,11 @@ settings.configure(
     ROOT_URLCONF=__name__,
     INSTALLED_APPS=["drf_idempotency"],
     MIDDLEWARE=["drf_idempotency.middleware.IdempotencyMiddleware"],
-    DATABASES={
-        "default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["DATABASE"], "OPTIONS": {"timeout": 20}}
+    DATABASES={"default": {"ENGINE": "django.db.backends.sqlite3", "NAME": os.environ["DATABASE"]}},
+    IDEMPOTENCY={
+        "BACKEND": "drf_idempotency.backends.redis.RedisBackend",
+        "BACKEND_OPTIONS": {"url": os.environ["REDIS_URL"]},
     },
-    IDEMPOTENCY={"BACKEND": "drf_idempotency.backends.database.DatabaseBackend"},
 )
 django.setup()
 call_command("migrate", verbosity=0)

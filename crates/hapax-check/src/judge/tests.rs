@@ -326,6 +326,28 @@ fn a_profile_changes_what_is_expected() {
 }
 
 #[test]
+fn outside_the_draft_any_short_text_may_be_a_key() {
+    let mut history = good(Fault::BadKey);
+    let with_key = |key: &str, answer| {
+        let mut step = answered(Role::Other, answer);
+        step.message.fields = vec![("Idempotency-Key".into(), key.into())];
+        step
+    };
+    history.steps = vec![
+        with_key("", refusal(400)),
+        with_key("\"open", answer(201, "a")),
+    ];
+    let stripe = Standard {
+        profile: Profile::StripeV1,
+        requires_key: false,
+    };
+    assert_eq!(broken(&history, IETF), ["bad-key-is-refused"]);
+    assert_eq!(broken(&history, stripe), [""; 0]);
+    history.steps = vec![with_key(&"k".repeat(256), answer(201, "a"))];
+    assert_eq!(broken(&history, stripe), ["bad-key-is-refused"]);
+}
+
+#[test]
 fn a_key_that_is_required_is_missed() {
     let required = Standard {
         profile: Profile::Ietf,
