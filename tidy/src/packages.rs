@@ -103,7 +103,16 @@ const RULES: [Rule; 9] = [
     Rule {
         name: "hapax-check",
         ours: &[],
-        outside: Some(&["serde", "serde_json", "thiserror", "tokio", "toml"]),
+        outside: Some(&[
+            "rustls-native-certs",
+            "serde",
+            "serde-saphyr",
+            "serde_json",
+            "thiserror",
+            "tokio",
+            "tokio-rustls",
+            "toml",
+        ]),
     },
     Rule {
         name: "hapax",

@@ -45,7 +45,7 @@ impl Answer {
 
     /// Says "not now": a client sends the same request again later.
     pub(crate) fn is_not_now(&self) -> bool {
-        [409, 425, 429, 503].contains(&self.status)
+        [409, 423, 425, 429, 503].contains(&self.status)
     }
 
     /// Refused for what the request is.
@@ -55,12 +55,16 @@ impl Answer {
 
     /// Says of itself that it is the answer to an earlier request.
     pub(crate) fn is_marked(&self) -> bool {
-        ["idempotent-replayed", "idempotency-replayed"]
-            .iter()
-            .any(|name| {
-                self.field(name)
-                    .is_some_and(|value| value.trim() == "true" || value.trim() == "?1")
-            })
+        [
+            "idempotent-replayed",
+            "idempotency-replayed",
+            "x-idempotent-replayed",
+        ]
+        .iter()
+        .any(|name| {
+            self.field(name)
+                .is_some_and(|value| value.trim() == "true" || value.trim() == "?1")
+        })
     }
 
     /// The content as JSON.

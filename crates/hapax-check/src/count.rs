@@ -13,7 +13,7 @@ const QUIET: Duration = Duration::from_millis(150);
 const REST: Duration = Duration::from_secs(5);
 
 /// The address that counts.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Counter {
     pub(crate) wire: Wire,
     pub(crate) message: Message,

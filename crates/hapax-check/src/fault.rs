@@ -13,7 +13,7 @@ pub enum Fault {
     Concurrent,
     /// Sent in full and answered; the connection ends before anything of the answer is read.
     LoseReply,
-    /// Sent in full; the connection is closed at once, while the target works.
+    /// Sent in full; the connection is closed soon, while the target works.
     HangUp,
     /// The connection is reset after some bytes of the answer.
     ResetMidReply,

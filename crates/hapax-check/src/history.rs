@@ -1,11 +1,13 @@
 //! What was sent and what came of it: all that the judge sees of a case.
 
+use std::time::Duration;
+
 use serde_json::Value;
 
 use crate::answer::Answer;
 use crate::fault::Fault;
 use crate::message::Message;
-use crate::template::Kind;
+use crate::template::{Kind, Values};
 use crate::wire::Fate;
 
 /// One case.
@@ -13,6 +15,8 @@ use crate::wire::Fate;
 pub(crate) struct History {
     pub(crate) fault: Fault,
     pub(crate) kind: Kind,
+    /// What the placeholders stood for.
+    pub(crate) values: Values,
     pub(crate) steps: Vec<Step>,
     /// By the target's own count, in effects of one request; or why there is no count.
     pub(crate) counted: Result<Counted, String>,
@@ -46,6 +50,14 @@ pub(crate) struct Step {
     pub(crate) role: Role,
     pub(crate) message: Message,
     pub(crate) fate: Fate,
+    pub(crate) span: Span,
+}
+
+/// When a step was, from the beginning of its case.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Span {
+    pub(crate) from: Duration,
+    pub(crate) to: Duration,
 }
 
 impl Step {

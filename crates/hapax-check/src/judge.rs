@@ -268,7 +268,7 @@ impl Bench<'_> {
     /// Compares every final answer with the first one.
     fn same_answer(&mut self) {
         let remembers_errors = self.profile.remembers_errors();
-        let transient = [401, 403, 408, 409, 425, 429];
+        let transient = [401, 403, 408, 409, 423, 425, 429];
         let is_final = |answer: &Answer| {
             answer.is_success()
                 || (remembers_errors && answer.is_refusal() && !transient.contains(&answer.status))
@@ -403,16 +403,25 @@ fn different_field(first: &Answer, other: &Answer) -> Option<String> {
         })
 }
 
+/// How much of two contents is shown where they begin to differ, in bytes.
+const SHOWN: usize = 24;
+
 fn difference(first: &[u8], other: &[u8]) -> String {
     let same = first
         .iter()
         .zip(other)
         .take_while(|(one, two)| one == two)
         .count();
+    let from = same.saturating_sub(SHOWN / 3);
+    let shown = |body: &[u8]| {
+        let rest = body.get(from..).unwrap_or(&[]);
+        let piece = rest.get(..SHOWN).unwrap_or(rest);
+        String::from_utf8_lossy(piece).into_owned()
+    };
     format!(
-        "the content differs from byte {same} on ({} bytes, then {})",
-        first.len(),
-        other.len()
+        "the content differs from byte {same} on: {}… then {}…",
+        shown(first),
+        shown(other)
     )
 }
 

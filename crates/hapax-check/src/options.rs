@@ -12,6 +12,14 @@ pub struct Options {
     pub url: String,
     /// The text of a request file.
     pub request: Option<String>,
+    /// What that file is called, for the command that does it again.
+    pub request_name: Option<String>,
+    /// A description that the request is made from, in place of a request file.
+    pub openapi: Option<OpenApi>,
+    /// The credentials of the caller, in place of the request file's.
+    pub authorization: Option<String>,
+    /// Certificate authorities in PEM that are trusted besides the system's.
+    pub ca: Option<String>,
     /// The method, in place of POST or the file's.
     pub method: Option<String>,
     /// The field that carries the key.
@@ -36,12 +44,27 @@ pub struct Options {
     pub other_authorization: Option<String>,
 }
 
+/// An operation of an OpenAPI document.
+#[derive(Debug, Clone)]
+pub struct OpenApi {
+    /// Where the document is: a file's name, or a URL of http or https.
+    pub location: String,
+    /// The document, where it was read from a file; otherwise it is fetched from the location.
+    pub text: Option<String>,
+    /// The `operationId`, or method and path as in `POST /orders`.
+    pub operation: String,
+}
+
 impl Options {
     /// A check with defaults: `Idempotency-Key`, profile ietf, every fault, findings from SHOULD on.
     pub fn new(url: impl Into<String>, seed: u64) -> Self {
         Self {
             url: url.into(),
             request: None,
+            request_name: None,
+            openapi: None,
+            authorization: None,
+            ca: None,
             method: None,
             key_field: "Idempotency-Key".into(),
             profile: Profile::Ietf,
@@ -63,6 +86,12 @@ pub enum CheckError {
     /// The URL is not one that can be checked.
     #[error("{0}: {1}")]
     Url(String, String),
+    /// The OpenAPI document does not describe a request that can be made.
+    #[error("{0}: {1}")]
+    OpenApi(String, String),
+    /// The certificate authorities cannot be used.
+    #[error("the certificate authorities: {0}")]
+    Certificates(String),
     /// The request file makes no sense.
     #[error("the request: {0}")]
     Request(String),
@@ -77,6 +106,9 @@ pub enum CheckError {
 impl CheckError {
     /// Whether the command line or the request file is wrong, rather than the world.
     pub fn is_usage(&self) -> bool {
-        matches!(self, Self::Url(..) | Self::Request(_))
+        matches!(
+            self,
+            Self::Url(..) | Self::Request(_) | Self::OpenApi(..) | Self::Certificates(_)
+        )
     }
 }

@@ -51,6 +51,13 @@ pub struct Rule {
     pub source: &'static str,
 }
 
+impl Rule {
+    /// Whether it is broken by an effect, which the target's count shows.
+    pub(crate) fn is_about_effects(self) -> bool {
+        [ONE_EFFECT, ACKNOWLEDGED, INCOMPLETE, MISMATCH_EFFECT, SAFE].contains(&self)
+    }
+}
+
 macro_rules! rules {
     ($($id:ident = $name:literal, $grade:ident, $says:literal, $source:literal;)*) => {
         $(pub(crate) const $id: Rule = Rule { name: $name, grade: Grade::$grade, says: $says, source: $source };)*
@@ -178,11 +185,17 @@ impl Profile {
         }
     }
 
+    /// Whether this may be a key after all: outside the draft, whose keys are strings of structured fields, it is any text of 1 to
+    /// 255 characters.
+    pub(crate) fn is_key(self, text: &str) -> bool {
+        self != Self::Ietf && (1..=255).contains(&text.len())
+    }
+
     /// Whether "not now" may be said with this status.
     pub(crate) fn may_defer(self, status: u16) -> bool {
         match self {
             Self::Ietf | Self::StripeV1 => [409, 429, 503].contains(&status),
-            Self::SuccessOnly | Self::CurrentState => [409, 425, 429, 503].contains(&status),
+            Self::SuccessOnly | Self::CurrentState => [409, 423, 425, 429, 503].contains(&status),
         }
     }
 }

@@ -5,12 +5,13 @@ use crate::drive::{Driver, Played};
 use crate::fault::Fault;
 use crate::judge::{Standard, judge};
 use crate::message::Message;
+use crate::openapi::{self, Described};
 use crate::options::{CheckError, Options};
 use crate::random::Random;
 use crate::report::{Case, Report};
 use crate::target::Target;
 use crate::template::Template;
-use crate::wire::Wire;
+use crate::wire::Fate;
 
 /// Checks the target. `progress` hears of every case before it is played.
 ///
@@ -19,24 +20,19 @@ use crate::wire::Wire;
 /// The URL or the request makes no sense, the target is off loopback and that was not allowed, or nobody listens.
 pub async fn check(options: &Options, progress: &dyn Fn(Fault)) -> Result<Report, CheckError> {
     let target = Target::parse(&options.url)?;
-    let template = Template::read(
-        options.request.as_deref(),
-        &target.path,
-        options.method.as_deref(),
-        &options.key_field,
-    )?;
+    let described = described(options, &target.path).await?;
+    let template = template(options, &target, described.as_ref())?;
     let count_with = options
         .count_with
         .as_deref()
         .map(Target::parse)
         .transpose()?;
-    let wire = Wire {
-        address: target.resolve(options.allow_remote).await?,
-        authority: target.authority,
-    };
+    let wire = target
+        .wire(options.allow_remote, options.ca.as_deref())
+        .await?;
     let counter = match count_with {
         None => None,
-        Some(target) => Some(counter(target, options.allow_remote).await?),
+        Some(target) => Some(counter(target, options).await?),
     };
     let driver = Driver {
         seed: options.seed,
@@ -49,7 +45,7 @@ pub async fn check(options: &Options, progress: &dyn Fn(Fault)) -> Result<Report
     let mut report = Report::new(
         options,
         driver.template.method(),
-        &driver.wire.authority,
+        &target.origin(),
         driver.template.target(),
     );
     let baseline = match driver.baseline().await? {
@@ -62,7 +58,8 @@ pub async fn check(options: &Options, progress: &dyn Fn(Fault)) -> Result<Report
     report.counting = counting(options, &baseline);
     let standard = Standard {
         profile: options.profile,
-        requires_key: options.requires_key,
+        requires_key: options.requires_key
+            || described.is_some_and(|described| described.requires_key),
     };
     for fault in order(options) {
         progress(fault);
@@ -80,18 +77,80 @@ pub async fn check(options: &Options, progress: &dyn Fn(Fault)) -> Result<Report
     Ok(report)
 }
 
-async fn counter(target: Target, allow_remote: bool) -> Result<Counter, CheckError> {
+/// The request that is checked, with the credentials of the command line.
+fn template(
+    options: &Options,
+    target: &Target,
+    described: Option<&Described>,
+) -> Result<Template, CheckError> {
+    let request = match described {
+        Some(described) => Some(described.request.as_str()),
+        None => options.request.as_deref(),
+    };
+    let mut template = Template::read(
+        request,
+        &target.path,
+        options.method.as_deref(),
+        &options.key_field,
+    )?;
+    if let Some(credentials) = &options.authorization {
+        template.authorize(credentials)?;
+    }
+    if let Some(credentials) = &options.other_authorization {
+        template.require_credentials(credentials)?;
+    }
+    Ok(template)
+}
+
+/// The request that an OpenAPI document describes, if there is one.
+async fn described(options: &Options, path: &str) -> Result<Option<Described>, CheckError> {
+    let Some(openapi) = &options.openapi else {
+        return Ok(None);
+    };
+    let wrong = |why: String| CheckError::OpenApi(openapi.location.clone(), why);
+    let text = match &openapi.text {
+        Some(text) => text.clone(),
+        None => fetch(&openapi.location, options).await?,
+    };
+    if text.len() > openapi::MAX_DOCUMENT {
+        return Err(wrong("it is too large".into()));
+    }
+    openapi::describe(&text, &openapi.operation, path, &options.key_field)
+        .map(Some)
+        .map_err(wrong)
+}
+
+async fn fetch(url: &str, options: &Options) -> Result<String, CheckError> {
+    let target = Target::parse(url)?;
+    let wire = target
+        .wire(options.allow_remote, options.ca.as_deref())
+        .await?;
+    let failed = |why: String| CheckError::Unreachable(url.to_owned(), why);
+    match wire.exchange(&get(target.path)).await {
+        Fate::Answered(answer) if answer.is_success() => {
+            String::from_utf8(answer.body).map_err(|error| failed(error.to_string()))
+        }
+        Fate::Answered(answer) => Err(failed(format!("it answered {}", answer.status))),
+        Fate::Failed(why) => Err(failed(why)),
+        _ => Err(failed("the answer ended early".into())),
+    }
+}
+
+fn get(target: String) -> Message {
+    Message {
+        method: "GET".into(),
+        target,
+        fields: vec![("Accept".into(), "application/json".into())],
+        body: String::new(),
+    }
+}
+
+async fn counter(target: Target, options: &Options) -> Result<Counter, CheckError> {
     Ok(Counter {
-        wire: Wire {
-            address: target.resolve(allow_remote).await?,
-            authority: target.authority,
-        },
-        message: Message {
-            method: "GET".into(),
-            target: target.path,
-            fields: vec![("Accept".into(), "application/json".into())],
-            body: String::new(),
-        },
+        wire: target
+            .wire(options.allow_remote, options.ca.as_deref())
+            .await?,
+        message: get(target.path),
         pointer: target.fragment,
     })
 }

@@ -2,11 +2,16 @@
 
 use std::net::SocketAddr;
 
-use crate::CheckError;
+use tokio_rustls::rustls::pki_types::ServerName;
 
-/// A URL of plain HTTP.
+use crate::CheckError;
+use crate::secure;
+use crate::wire::Wire;
+
+/// A URL of http or https.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Target {
+    is_secure: bool,
     /// Host and port as the URL has them: what `Host` says.
     pub(crate) authority: String,
     host: String,
@@ -21,14 +26,10 @@ impl Target {
     /// Takes a URL apart.
     pub(crate) fn parse(url: &str) -> Result<Self, CheckError> {
         let wrong = |why: &str| CheckError::Url(url.to_owned(), why.to_owned());
-        let Some(rest) = strip_scheme(url, "http://") else {
-            return Err(wrong(match strip_scheme(url, "https://") {
-                Some(_) => {
-                    "https is not supported; check the plain HTTP listener behind the TLS proxy"
-                }
-                None => "it does not begin with http://",
-            }));
-        };
+        let (rest, is_secure) = strip_scheme(url, "http://")
+            .map(|rest| (rest, false))
+            .or_else(|| strip_scheme(url, "https://").map(|rest| (rest, true)))
+            .ok_or_else(|| wrong("it does not begin with http:// or https://"))?;
         let (rest, fragment) = match rest.split_once('#') {
             Some((rest, fragment)) => (rest, Some(fragment.to_owned())),
             None => (rest, None),
@@ -40,13 +41,15 @@ impl Target {
                 "credentials do not belong in a URL; put Authorization in the request file",
             ));
         }
-        let (host, port) = split_authority(authority).ok_or_else(|| wrong("it has no host"))?;
+        let (host, port) =
+            split_authority(authority, is_secure).ok_or_else(|| wrong("it has no host"))?;
         let path = match path {
             "" => "/".to_owned(),
             query if query.starts_with('?') => format!("/{query}"),
             path => path.to_owned(),
         };
         Ok(Self {
+            is_secure,
             authority: authority.to_owned(),
             host,
             port,
@@ -55,8 +58,34 @@ impl Target {
         })
     }
 
-    /// The addresses, every one of them on loopback unless `allow_remote`.
-    pub(crate) async fn resolve(&self, allow_remote: bool) -> Result<SocketAddr, CheckError> {
+    /// Scheme and authority, as a URL begins.
+    pub(crate) fn origin(&self) -> String {
+        let scheme = if self.is_secure { "https" } else { "http" };
+        format!("{scheme}://{}", self.authority)
+    }
+
+    /// How to get there. `ca`: certificate authorities in PEM that are trusted besides the system's.
+    pub(crate) async fn wire(
+        &self,
+        allow_remote: bool,
+        ca: Option<&str>,
+    ) -> Result<Wire, CheckError> {
+        let tls = if self.is_secure {
+            let name = ServerName::try_from(self.host.clone())
+                .map_err(|error| CheckError::Url(self.origin(), error.to_string()))?;
+            Some((secure::connector(ca)?, name))
+        } else {
+            None
+        };
+        Ok(Wire {
+            address: self.resolve(allow_remote).await?,
+            authority: self.authority.clone(),
+            tls,
+        })
+    }
+
+    /// An address, every one of them on loopback unless `allow_remote`.
+    async fn resolve(&self, allow_remote: bool) -> Result<SocketAddr, CheckError> {
         let found = tokio::time::timeout(
             crate::wire::PATIENCE,
             tokio::net::lookup_host((self.host.as_str(), self.port)),
@@ -88,7 +117,7 @@ fn strip_scheme<'a>(url: &'a str, scheme: &str) -> Option<&'a str> {
         .flatten()
 }
 
-fn split_authority(authority: &str) -> Option<(String, u16)> {
+fn split_authority(authority: &str, is_secure: bool) -> Option<(String, u16)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']')?;
@@ -100,6 +129,7 @@ fn split_authority(authority: &str) -> Option<(String, u16)> {
         },
     };
     let port = match port {
+        None | Some("") if is_secure => 443,
         None | Some("") => 80,
         Some(port) => port.parse().ok()?,
     };
@@ -119,6 +149,7 @@ mod tests {
         for (url, authority, port, path, fragment) in [
             ("http://a", "a", 80, "/", None),
             ("HTTP://a:81?x", "a:81", 81, "/?x", None),
+            ("https://a/b", "a", 443, "/b", None),
             (
                 "http://[::1]:9/o/{{uuid}}?q=1#/n",
                 "[::1]:9",
@@ -136,10 +167,9 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_url_of_plain_http_is_refused() {
+    fn what_is_no_url_of_http_is_refused() {
         for url in [
             "a",
-            "https://a/",
             "ftp://a",
             "http://",
             "http://u:p@a/",

@@ -37,7 +37,7 @@ pub(crate) struct Template {
 }
 
 /// What the placeholders stand for in one case.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct Values {
     pub(crate) key: String,
     pub(crate) uuid: String,
@@ -153,6 +153,28 @@ impl Template {
             Kind::Natural => "the target of a PUT or DELETE needs {{uuid}}, such as /order/{{uuid}}: every case needs a resource of its own".into(),
             _ => format!("{} needs {{{{key}}}}: every case needs a key of its own", self.key_field),
         }))
+    }
+
+    /// The same request with these credentials.
+    pub(crate) fn authorize(&mut self, credentials: &str) -> Result<(), CheckError> {
+        self.message = self.authorized(credentials)?;
+        Ok(())
+    }
+
+    /// Whether these credentials can be sent.
+    pub(crate) fn require_credentials(&self, credentials: &str) -> Result<(), CheckError> {
+        self.authorized(credentials).map(drop)
+    }
+
+    fn authorized(&self, credentials: &str) -> Result<Message, CheckError> {
+        let message = self.message.with_field("Authorization", Some(credentials));
+        match message.fault() {
+            // Not the fault itself: it would show the credentials.
+            Some(_) => Err(CheckError::Request(
+                "the credentials are no field value: they have to be one line of text".into(),
+            )),
+            None => Ok(message),
+        }
     }
 
     pub(crate) fn method(&self) -> &str {
@@ -372,6 +394,18 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn credentials_of_several_lines_are_refused_and_not_shown() {
+        let mut template = Template::read(Some("POST /o\n\n{}"), "/", None, KEY).unwrap();
+        let wrong = template
+            .require_credentials("Bearer a\r\nHost: b")
+            .unwrap_err();
+        assert!(!wrong.to_string().contains("Bearer"), "{wrong}");
+        template.authorize("Bearer a").unwrap();
+        let message = template.fill(&values());
+        assert_eq!(message.field("authorization"), Some("Bearer a"));
     }
 
     #[test]

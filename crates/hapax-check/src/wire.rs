@@ -7,6 +7,9 @@ use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout, timeout_at};
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::answer::{self, Answer, Progress};
 use crate::message::Message;
@@ -32,15 +35,52 @@ pub(crate) enum Fate {
 }
 
 /// Where the target listens.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub(crate) struct Wire {
     pub(crate) address: SocketAddr,
     pub(crate) authority: String,
+    /// With whom and as whom the connection is secured; nothing: plain HTTP.
+    pub(crate) tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+/// A connection, secured or not.
+enum Stream {
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Stream {
+    async fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Plain(stream) => stream.write_all(bytes).await,
+            Self::Tls(stream) => {
+                stream.write_all(bytes).await?;
+                stream.flush().await
+            }
+        }
+    }
+
+    async fn read_buf(&mut self, buffer: &mut Vec<u8>) -> io::Result<usize> {
+        match self {
+            Self::Plain(stream) => stream.read_buf(buffer).await,
+            Self::Tls(stream) => stream.read_buf(buffer).await,
+        }
+    }
+
+    /// Makes the end of the connection a reset (RST). Where the system refuses, the end is a close: the answer is lost
+    /// all the same.
+    fn reset_at_end(&self) {
+        let stream = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+        };
+        drop(stream.set_zero_linger());
+    }
 }
 
 /// A connection with a request that is not sent, or not all of it.
 pub(crate) struct Pending {
-    stream: TcpStream,
+    stream: Stream,
     bytes: Vec<u8>,
     sent: usize,
     method: String,
@@ -54,6 +94,15 @@ impl Wire {
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;
+        let stream = match &self.tls {
+            None => Stream::Plain(stream),
+            Some((connector, name)) => {
+                let secured = timeout(PATIENCE, connector.connect(name.clone(), stream))
+                    .await
+                    .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
+                Stream::Tls(Box::new(secured))
+            }
+        };
         let mut bytes = message.head(&self.authority);
         bytes.extend_from_slice(message.body.as_bytes());
         Ok(Pending {
@@ -130,12 +179,12 @@ impl Pending {
         }
     }
 
-    /// Waits until the target answers, and ends the connection without reading: the effect is there, the answer is not.
-    pub(crate) async fn lose_reply(self) -> Fate {
-        let mut first = [0];
-        match timeout(PATIENCE, self.stream.peek(&mut first)).await {
+    /// Waits until the target answers, and resets the connection: the effect is there, the answer is not. What has been
+    /// received is thrown away.
+    pub(crate) async fn lose_reply(mut self) -> Fate {
+        match timeout(PATIENCE, self.stream.read_buf(&mut self.received)).await {
             Ok(Ok(1..)) => {
-                drop(self.stream.set_zero_linger());
+                self.stream.reset_at_end();
                 Fate::ReplyLost
             }
             Ok(Ok(_)) => Fate::Failed("the target closed the connection without an answer".into()),
@@ -153,8 +202,7 @@ impl Pending {
                 Ok(Ok(_)) => {}
             }
         }
-        // Where the system refuses, the drop closes instead: the answer is lost all the same.
-        drop(self.stream.set_zero_linger());
+        self.stream.reset_at_end();
         match answer::read(&self.received, &self.method, false) {
             Progress::Complete(answer) | Progress::Partial(answer) => Fate::Partial(answer),
             Progress::Head | Progress::Garbage => Fate::ReplyLost,

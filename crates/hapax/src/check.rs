@@ -1,14 +1,17 @@
 //! `hapax check`: the command line of the checker, its files and its exit code.
 
+use std::cell::Cell;
 use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 
 use clap::Args;
 
-use hapax_check::{CheckError, Fault, Grade, Options, Profile, Report};
+use hapax_check::{CheckError, Fault, Grade, OpenApi, Options, Profile, Report, Tone};
 
-/// The largest request file that is read, in bytes.
-const MAX_REQUEST: u64 = 256 * 1024;
+use crate::paint::{Colour, paint};
+
+/// The largest file of the command line that is read, in bytes; the checker has narrower limits of its own.
+const MAX_FILE: u64 = 8 * 1024 * 1024;
 
 /// What `hapax check` takes.
 #[derive(Debug, Args)]
@@ -19,6 +22,17 @@ pub(crate) struct CheckFlags {
     /// The request to send: an HTTP message, JSON or TOML, with {{key}}, {{uuid}} and {{n}}.
     #[arg(long, value_name = "FILE")]
     request: Option<PathBuf>,
+    /// An OpenAPI document (JSON or YAML) that the request is made from, with --operation.
+    #[arg(
+        long,
+        value_name = "FILE|URL",
+        requires = "operation",
+        conflicts_with = "request"
+    )]
+    openapi: Option<String>,
+    /// Which operation: its operationId, or method and path as in 'POST /orders'.
+    #[arg(long, value_name = "ID", requires = "openapi")]
+    operation: Option<String>,
     /// The method, in place of POST or the file's.
     #[arg(long, value_name = "METHOD")]
     method: Option<String>,
@@ -52,6 +66,12 @@ pub(crate) struct CheckFlags {
     /// A shell command that restarts the target and ends; for after_restart.
     #[arg(long, value_name = "COMMAND")]
     restart: Option<String>,
+    /// A file with the Authorization of the caller, in place of the request file's.
+    #[arg(long, value_name = "FILE")]
+    authorization_file: Option<PathBuf>,
+    /// Certificate authorities in PEM that are trusted besides the system's.
+    #[arg(long, value_name = "FILE")]
+    ca_file: Option<PathBuf>,
     /// A file with the Authorization of another caller; for other_caller.
     #[arg(long, value_name = "FILE")]
     other_authorization_file: Option<PathBuf>,
@@ -130,7 +150,14 @@ pub(crate) fn run(flags: CheckFlags) -> Result<Checked, CheckFailure> {
         None => getrandom::u64().map_err(|error| CheckFailure::System(io::Error::other(error)))?,
     };
     let options = Options {
+        request_name: flags
+            .request
+            .as_ref()
+            .map(|path| path.display().to_string()),
         request: flags.request.map(read).transpose()?,
+        openapi: openapi(flags.openapi, flags.operation)?,
+        authorization: flags.authorization_file.map(read_line).transpose()?,
+        ca: flags.ca_file.map(read).transpose()?,
         method: flags.method,
         key_field: flags.key_field,
         profile: flags.profile,
@@ -140,11 +167,7 @@ pub(crate) fn run(flags: CheckFlags) -> Result<Checked, CheckFailure> {
         allow_remote: flags.allow_remote,
         requires_key: flags.key_required,
         restart: flags.restart,
-        other_authorization: flags
-            .other_authorization_file
-            .map(read)
-            .transpose()?
-            .map(|text| text.trim().to_owned()),
+        other_authorization: flags.other_authorization_file.map(read_line).transpose()?,
         ..Options::new(flags.url, seed)
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -152,9 +175,16 @@ pub(crate) fn run(flags: CheckFlags) -> Result<Checked, CheckFailure> {
         .build()
         .map_err(CheckFailure::System)?;
     let is_watched = io::stderr().is_terminal();
+    let played = Cell::new(0);
+    let all = match options.faults.len() {
+        0 => Fault::ALL.len(),
+        some => some,
+    };
     let report = runtime.block_on(hapax_check::check(&options, &|fault| {
+        played.set(played.get() + 1);
         if is_watched {
-            tell(&format!("\r\x1b[K{} …", fault.title()));
+            let line = format!("{}/{all} {}", played.get(), fault.title());
+            tell(&format!("\r\x1b[K{line} …"));
         }
     }));
     if is_watched {
@@ -167,6 +197,19 @@ pub(crate) fn run(flags: CheckFlags) -> Result<Checked, CheckFailure> {
 }
 
 impl Checked {
+    /// The report for a terminal, in colour where standard output shows it.
+    pub(crate) fn text(&self) -> String {
+        self.report.to_text(&|tone, text| {
+            let colour = match tone {
+                Tone::Good => Colour::Good,
+                Tone::Open => Colour::Warning,
+                Tone::Bad => Colour::Bad,
+                Tone::Quiet => Colour::Plain,
+            };
+            paint(colour, text)
+        })
+    }
+
     /// Writes the report files.
     pub(crate) fn write(&self) -> Result<(), CheckFailure> {
         for (format, path) in &self.files {
@@ -184,10 +227,34 @@ impl Checked {
     }
 }
 
+/// A document on this machine is read, one at a URL is fetched by the checker.
+fn openapi(
+    location: Option<String>,
+    operation: Option<String>,
+) -> Result<Option<OpenApi>, CheckFailure> {
+    let (Some(location), Some(operation)) = (location, operation) else {
+        return Ok(None);
+    };
+    let is_url = location.starts_with("http://") || location.starts_with("https://");
+    let text = match is_url {
+        true => None,
+        false => Some(read(PathBuf::from(&location))?),
+    };
+    Ok(Some(OpenApi {
+        location,
+        text,
+        operation,
+    }))
+}
+
+fn read_line(path: PathBuf) -> Result<String, CheckFailure> {
+    Ok(read(path)?.trim().to_owned())
+}
+
 fn read(path: PathBuf) -> Result<String, CheckFailure> {
     let mut text = String::new();
     let read = std::fs::File::open(&path)
-        .and_then(|file| file.take(MAX_REQUEST + 1).read_to_string(&mut text));
+        .and_then(|file| file.take(MAX_FILE + 1).read_to_string(&mut text));
     match read {
         Ok(_) => Ok(text),
         Err(source) => Err(CheckFailure::Read { path, source }),

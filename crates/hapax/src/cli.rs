@@ -379,7 +379,7 @@ pub(crate) fn run(cli: Cli) -> Result<Exit, Failure> {
         Command::Check(flags) => {
             let checked = check::run(*flags)?;
             // First, so that a report that cannot be written does not cost the verdict.
-            print(&checked.report.to_text())?;
+            print(&checked.text())?;
             checked.write()?;
             Ok(match checked.report.outcome() {
                 Outcome::Clean => Exit::Ok,

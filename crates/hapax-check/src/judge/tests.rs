@@ -1,9 +1,10 @@
 //! The judge: good histories pass, and every way of breaking one is caught.
 
 use super::*;
-use crate::history::{Counted, Identity};
+use crate::history::{Counted, Identity, Span};
 use crate::message::Message;
 use crate::rules::Grade;
+use crate::template::Values;
 use crate::wire::Fate;
 
 const IETF: Standard = Standard {
@@ -50,6 +51,7 @@ fn step(role: Role, fate: Fate) -> Step {
         role,
         message,
         fate,
+        span: Span::default(),
     }
 }
 
@@ -61,6 +63,7 @@ fn history(fault: Fault, steps: Vec<Step>) -> History {
     History {
         fault,
         kind: Kind::Field,
+        values: Values::default(),
         steps,
         counted: Ok(Counted {
             of_incomplete: None,
@@ -320,6 +323,28 @@ fn a_profile_changes_what_is_expected() {
     recovered.steps[0] = answered(Role::First, refusal(400));
     assert!(broken(&recovered, under(Profile::StripeV1)).contains(&"same-status"));
     assert_eq!(broken(&recovered, under(Profile::SuccessOnly)), [""; 0]);
+}
+
+#[test]
+fn outside_the_draft_any_short_text_may_be_a_key() {
+    let mut history = good(Fault::BadKey);
+    let with_key = |key: &str, answer| {
+        let mut step = answered(Role::Other, answer);
+        step.message.fields = vec![("Idempotency-Key".into(), key.into())];
+        step
+    };
+    history.steps = vec![
+        with_key("", refusal(400)),
+        with_key("\"open", answer(201, "a")),
+    ];
+    let stripe = Standard {
+        profile: Profile::StripeV1,
+        requires_key: false,
+    };
+    assert_eq!(broken(&history, IETF), ["bad-key-is-refused"]);
+    assert_eq!(broken(&history, stripe), [""; 0]);
+    history.steps = vec![with_key(&"k".repeat(256), answer(201, "a"))];
+    assert_eq!(broken(&history, stripe), ["bad-key-is-refused"]);
 }
 
 #[test]

@@ -143,6 +143,7 @@ impl Bench<'_> {
         let mut refusal = None;
         for (at, step) in self.history.steps.iter().enumerate() {
             match step.answer() {
+                _ if self.profile.is_key(key(step)) => {}
                 Some(answer) if self.profile.refuses_key(answer.status) => {
                     refusal = refusal.or_else(|| Some((at, answer.clone())));
                 }
@@ -171,11 +172,7 @@ impl Bench<'_> {
     }
 
     fn key_of(&self, step: &Step) -> String {
-        let key = step
-            .message
-            .fields
-            .last()
-            .map_or("", |(_, value)| value.as_str());
+        let key = key(step);
         match key.len() {
             0 => "an empty key".into(),
             length if length > 40 => format!("a key of {length} characters"),
@@ -196,6 +193,12 @@ impl Bench<'_> {
             pair,
         );
     }
+}
+
+/// The key of a step: a field that is replaced comes last.
+fn key(step: &Step) -> &str {
+    let last = step.message.fields.last();
+    last.map_or("", |(_, value)| value.as_str())
 }
 
 fn differs(identity: Identity, first: &Answer, other: &Answer) -> bool {

@@ -1,54 +1,6 @@
-//! A request as a command that somebody can paste, without its secrets.
+//! Text of requests for people: without secrets, fit for a shell and for a terminal.
 
-use std::fmt::Write as _;
-
-use crate::history::Step;
 use crate::message::Message;
-use crate::wire::Fate;
-
-/// The two requests that show something; one where both are the same step.
-pub(crate) fn pair(authority: &str, steps: &[Step], (one, two): (usize, usize)) -> Vec<String> {
-    let of = |at: usize| steps.get(at).map(|step| command(authority, step));
-    let second = if one == two { None } else { of(two) };
-    of(one).into_iter().chain(second).collect()
-}
-
-fn command(authority: &str, step: &Step) -> String {
-    let message = &step.message;
-    let mut line = format!("curl -sS -i -X {}", message.method);
-    for (name, value) in &message.fields {
-        let _ = match masked(name, value) {
-            Some(variable) => write!(line, " -H \"{name}: ${variable}\""),
-            // How curl writes a field without a value.
-            None if value.is_empty() => write!(line, " -H {}", quote(&format!("{name};"))),
-            None => write!(line, " -H {}", quote(&format!("{name}: {value}"))),
-        };
-    }
-    if !message.body.is_empty() {
-        let _ = write!(line, " --data-binary {}", quote(&message.body));
-    }
-    let _ = write!(
-        line,
-        " {}",
-        quote(&format!("http://{authority}{}", message.target))
-    );
-    let _ = write!(line, "  # {}", fate(step));
-    line
-}
-
-/// What became of a request, in a few words.
-pub(crate) fn fate(step: &Step) -> String {
-    match &step.fate {
-        Fate::Answered(answer) if answer.is_marked() => {
-            format!("got {}, marked as a replay", answer.status)
-        }
-        Fate::Answered(answer) => format!("got {}", answer.status),
-        Fate::Partial(answer) => format!("{}, cut off in the middle", answer.status),
-        Fate::ReplyLost => "sent; the answer was not read".into(),
-        Fate::RequestCut => "cut off before its end".into(),
-        Fate::Failed(why) => one_line(why),
-    }
-}
 
 /// The name of the variable that stands for a secret value.
 pub(crate) fn masked(name: &str, value: &str) -> Option<String> {

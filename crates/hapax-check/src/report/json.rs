@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Case, Finding, Report, curl};
+use super::{Case, Finding, Report, curl, repro, table};
 use crate::answer::Answer;
 use crate::history::Step;
 use crate::judge::Verdict;
@@ -24,11 +24,23 @@ pub(super) fn render(report: &Report) -> String {
         "fail_on": report.fail_on.name().to_ascii_lowercase(),
         "counting": report.counting,
         "baseline": report.baseline,
+        "rules": table::rows(report).iter().map(rule).collect::<Vec<_>>(),
         "findings": findings(true),
         "inconclusive": findings(false),
         "cases": report.cases.iter().map(|case| one_case(case, report)).collect::<Vec<_>>(),
     });
     format!("{value:#}\n")
+}
+
+fn rule(row: &table::Row) -> Value {
+    json!({
+        "rule": row.rule.name,
+        "grade": row.rule.grade.name().to_ascii_lowercase(),
+        "says": row.rule.says,
+        "source": row.rule.source,
+        "result": row.result.name(),
+        "cases": row.cases,
+    })
 }
 
 fn finding(finding: &Finding<'_>) -> Value {
@@ -76,13 +88,19 @@ fn step(step: &Step) -> Value {
         "target": step.message.target,
         "fields": fields,
         "body": step.message.body,
-        "fate": curl::fate(step),
+        "from_ms": milliseconds(step.span.from),
+        "to_ms": milliseconds(step.span.to),
+        "fate": repro::fate(step),
         "answer": step.seen().map(|answer| json!({
             "status": answer.status,
             "fields": shown_fields(answer),
             "body": excerpt(answer),
         })),
     })
+}
+
+fn milliseconds(time: std::time::Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The fields of an answer that matter here; no cookies and the like.

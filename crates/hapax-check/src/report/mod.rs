@@ -4,13 +4,18 @@ mod curl;
 mod html;
 mod json;
 mod junit;
+mod repro;
+mod table;
 mod text;
+mod timeline;
 
 use crate::fault::Fault;
 use crate::history::{History, Step};
 use crate::judge::{Judgement, Verdict};
 use crate::options::Options;
 use crate::rules::{self, Grade, Profile, Rule};
+use crate::template::Values;
+use repro::Scene;
 
 /// How a check ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,17 +38,31 @@ impl Outcome {
     }
 }
 
+/// What a word of the report for a terminal is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Tone {
+    /// All is well.
+    Good,
+    /// Nobody can tell, or it matters less.
+    Open,
+    /// Something is wrong.
+    Bad,
+    /// Nothing in particular.
+    Quiet,
+}
+
 /// All that a check found.
 #[derive(Debug)]
 pub struct Report {
     pub(crate) url: String,
     pub(crate) method: String,
-    pub(crate) authority: String,
+    pub(crate) origin: String,
     pub(crate) target: String,
     pub(crate) profile: Profile,
     pub(crate) seed: u64,
     pub(crate) fail_on: Grade,
     again: String,
+    scene: Scene,
     /// Why no case was played.
     pub(crate) baseline: Option<String>,
     pub(crate) counting: String,
@@ -55,6 +74,7 @@ pub struct Report {
 pub(crate) struct Case {
     pub(crate) fault: Fault,
     skipped: Option<String>,
+    values: Values,
     steps: Vec<Step>,
     judgements: Vec<Judgement>,
 }
@@ -64,8 +84,12 @@ pub(crate) struct Finding<'a> {
     pub(crate) rule: Rule,
     pub(crate) fault: Fault,
     pub(crate) what: &'a str,
-    /// The two commands that show it; one where the two requests are one.
+    /// The commands that show it.
     pub(crate) curl: Vec<String>,
+    /// What was sent, and when.
+    pub(crate) steps: &'a [Step],
+    /// The steps that show it.
+    pub(crate) pair: (usize, usize),
     pub(crate) again: String,
 }
 
@@ -97,6 +121,7 @@ impl Case {
         Self {
             fault,
             skipped: Some(why),
+            values: Values::default(),
             steps: Vec::new(),
             judgements: Vec::new(),
         }
@@ -106,6 +131,7 @@ impl Case {
         Self {
             fault: history.fault,
             skipped: None,
+            values: history.values,
             steps: history.steps,
             judgements,
         }
@@ -161,16 +187,22 @@ impl Case {
 }
 
 impl Report {
-    pub(crate) fn new(options: &Options, method: &str, authority: &str, target: &str) -> Self {
+    pub(crate) fn new(options: &Options, method: &str, origin: &str, target: &str) -> Self {
         Self {
             url: options.url.clone(),
             method: method.to_owned(),
-            authority: authority.to_owned(),
+            origin: origin.to_owned(),
             target: target.to_owned(),
             profile: options.profile,
             seed: options.seed,
             fail_on: options.fail_on,
             again: again(options),
+            scene: Scene {
+                origin: origin.to_owned(),
+                needs_ca: options.ca.is_some(),
+                count_with: options.count_with.clone(),
+                restart: options.restart.clone(),
+            },
             baseline: None,
             counting: "not counted".into(),
             cases: Vec::new(),
@@ -194,9 +226,9 @@ impl Report {
         }
     }
 
-    /// For a terminal.
-    pub fn to_text(&self) -> String {
-        text::render(self)
+    /// For a terminal; `paint` colours what it is given, or leaves it as it is.
+    pub fn to_text(&self, paint: &dyn Fn(Tone, &str) -> String) -> String {
+        text::render(self, paint)
     }
 
     /// For programs.
@@ -228,7 +260,15 @@ impl Report {
                     rule: judgement.rule,
                     fault: case.fault,
                     what,
-                    curl: curl::pair(&self.authority, &case.steps, judgement.pair),
+                    curl: self.scene.script(
+                        case.fault,
+                        &case.values,
+                        &case.steps,
+                        judgement.pair,
+                        judgement.rule.is_about_effects(),
+                    ),
+                    steps: &case.steps,
+                    pair: judgement.pair,
                     again: format!("{} --faults {}", self.again, case.fault.name()),
                 });
             }
@@ -266,16 +306,41 @@ impl Report {
                 self.fail_on.name(),
                 self.profile
             ),
-            Outcome::Finding => format!(
-                "Not safe to retry: {} broke a rule.",
-                of(count(State::Broken))
-            ),
+            Outcome::Finding => self.finding_sentence(&of),
             Outcome::Inconclusive if played == 0 => "No case fits this request.".into(),
             Outcome::Inconclusive => format!(
                 "Nobody can tell: {} could not be judged.",
                 of(count(State::Inconclusive))
             ),
         }
+    }
+}
+
+impl Report {
+    /// "Not safe" is said of broken MUST rules alone: the others do not repeat effects.
+    fn finding_sentence(&self, of: &dyn Fn(usize) -> String) -> String {
+        let broken = |is: &dyn Fn(Grade) -> bool| {
+            let has = |case: &&Case| {
+                case.judgements.iter().any(|judgement| {
+                    matches!(judgement.verdict, Verdict::Broken(_)) && is(judgement.rule.grade)
+                })
+            };
+            self.cases.iter().filter(has).count()
+        };
+        let unsafe_cases = broken(&|grade| grade == Grade::Must);
+        let open = self.findings(false);
+        let is_open = open.iter().any(|finding| finding.rule.grade == Grade::Must);
+        if unsafe_cases > 0 {
+            return format!("Not safe to retry: {} broke a MUST rule.", of(unsafe_cases));
+        }
+        let broken = of(broken(&|grade| grade >= self.fail_on));
+        let effects = if is_open {
+            "whether effects repeat could not always be judged"
+        } else {
+            "no MUST rule was broken"
+        };
+        let grade = self.fail_on.name();
+        format!("{broken} broke a rule of {grade} or above; {effects}.")
     }
 }
 
@@ -290,8 +355,21 @@ fn again(options: &Options) -> String {
             line.push_str(value);
         }
     };
-    if options.request.is_some() {
-        add("request", "FILE");
+    if let Some(openapi) = &options.openapi {
+        add("openapi", &curl::quote(&openapi.location));
+        add("operation", &curl::quote(&openapi.operation));
+    } else if options.request.is_some() {
+        let name = options.request_name.as_deref().unwrap_or("FILE");
+        add("request", &curl::quote(name));
+    }
+    if options.authorization.is_some() {
+        add("authorization-file", "FILE");
+    }
+    if options.other_authorization.is_some() {
+        add("other-authorization-file", "FILE");
+    }
+    if options.ca.is_some() {
+        add("ca-file", "FILE");
     }
     if let Some(method) = &options.method {
         add("method", &curl::quote(method));
@@ -312,6 +390,9 @@ fn again(options: &Options) -> String {
         add("restart", &curl::quote(command));
     }
     add("profile", options.profile.name());
+    if options.fail_on != Grade::Should {
+        add("fail-on", &options.fail_on.name().to_ascii_lowercase());
+    }
     add("seed", &options.seed.to_string());
     line
 }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::answer::Answer;
-use crate::history::{Counted, Role};
+use crate::history::{Counted, Role, Span};
 use crate::judge::{Standard, judge};
 use crate::message::Message;
 use crate::template::Kind;
@@ -10,10 +10,14 @@ use crate::wire::Fate;
 
 const EVIL: &str = "<script>alert('x')</script>&\u{1b}[31m";
 
+fn plain(_: Tone, text: &str) -> String {
+    text.to_owned()
+}
+
 fn report(fail_on: Grade) -> Report {
     let mut options = Options::new("http://127.0.0.1:1/o?<b>", 9);
     options.fail_on = fail_on;
-    let mut report = Report::new(&options, "POST", "127.0.0.1:1", "/o");
+    let mut report = Report::new(&options, "POST", "http://127.0.0.1:1", "/o");
     let message = Message {
         method: "POST".into(),
         target: "/o".into(),
@@ -26,6 +30,7 @@ fn report(fail_on: Grade) -> Report {
     let step = |role, body: &str| Step {
         role,
         message: message.clone(),
+        span: Span::default(),
         fate: Fate::Answered(Answer {
             status: 201,
             fields: vec![
@@ -38,6 +43,7 @@ fn report(fail_on: Grade) -> Report {
     let history = History {
         fault: Fault::Duplicate,
         kind: Kind::Field,
+        values: Values::default(),
         steps: vec![step(Role::First, EVIL), step(Role::Repeat, "other")],
         counted: Ok(Counted {
             of_incomplete: None,
@@ -65,7 +71,7 @@ fn text_of_the_target_is_never_markup() {
             "{page}"
         );
     }
-    assert!(!report.to_text().contains('\u{1b}'));
+    assert!(!report.to_text(&plain).contains('\u{1b}'));
     let json: serde_json::Value = serde_json::from_str(&report.to_json()).unwrap();
     assert_eq!(json["cases"][0]["steps"][0]["answer"]["body"], EVIL);
 }
@@ -83,7 +89,7 @@ fn the_page_fetches_and_runs_nothing() {
 fn secrets_are_in_no_report() {
     let report = report(Grade::Should);
     for text in [
-        report.to_text(),
+        report.to_text(&plain),
         report.to_json(),
         report.to_junit(),
         report.to_html(),
@@ -92,17 +98,17 @@ fn secrets_are_in_no_report() {
     }
     assert!(
         report
-            .to_text()
+            .to_text(&plain)
             .contains("\"Authorization: $AUTHORIZATION\"")
     );
 }
 
 #[test]
 fn a_finding_has_its_pair_of_commands_and_its_seed() {
-    let text = report(Grade::Should).to_text();
+    let text = report(Grade::Should).to_text(&plain);
     let commands = text
         .lines()
-        .filter(|line| line.trim_start().starts_with("curl "))
+        .filter(|line| line.trim_start().starts_with("$ curl "))
         .count();
     assert_eq!(commands % 2, 0);
     assert!(commands >= 2, "{text}");

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use hapax_shop::{Shop, serve};
+use hapax_shop::{Mode, Shop, serve};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::sync::oneshot;
@@ -33,6 +33,10 @@ impl BareShop {
 
     /// An order takes this long.
     fn at_work(work: Duration) -> Self {
+        Self::with(work, Mode::Naive)
+    }
+
+    fn with(work: Duration, mode: Mode) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         listener.set_nonblocking(true).unwrap();
@@ -41,6 +45,7 @@ impl BareShop {
             let runtime = tokio::runtime::Runtime::new().unwrap();
             runtime.block_on(async {
                 let shop = Shop::in_memory().await.unwrap().work(work);
+                let shop = shop.mode(mode).await.unwrap();
                 let listener = tokio::net::TcpListener::from_std(listener).unwrap();
                 serve(listener, shop, async { drop(end.await) })
                     .await
@@ -175,9 +180,13 @@ fn the_bare_shop_is_not_safe_to_retry() {
     for case in ["lose_request", "cut_body", "other_caller", "other_path"] {
         assert_eq!(found.state(case), "ok", "{case}: {}", found.text);
     }
-    assert!(found.text.contains("curl -sS -i -X POST"), "{}", found.text);
     assert!(
-        found.text.contains("--seed 7 --faults duplicate"),
+        found.text.contains(r"$ curl -sS -w '\n' -i -X POST"),
+        "{}",
+        found.text
+    );
+    assert!(
+        found.text.contains("--seed 7 --faults replay_fidelity"),
         "{}",
         found.text
     );
@@ -213,6 +222,48 @@ fn the_shop_behind_hapax_is_safe_to_retry() {
             .file("r.xml")
             .contains("failures=\"0\" errors=\"0\" skipped=\"1\"")
     );
+}
+
+#[test]
+fn the_transactional_shop_is_safe_to_retry() {
+    let shop = BareShop::with(Duration::from_millis(50), Mode::Transactional);
+    let ledger = format!("{}/ledger", shop.url);
+    let more = ["--count-with", &ledger, "--fail-on", "practice"];
+    let found = check(&shop.url, Some(ORDER), &more);
+    assert_eq!(found.code, 0, "{}{}", found.text, found.error);
+    assert_eq!(found.state("concurrent"), "ok");
+}
+
+#[test]
+fn an_operation_of_the_shops_own_description_is_checked() {
+    let shop = BareShop::start();
+    let ledger = format!("{}/ledger", shop.url);
+    let openapi = format!("{}/openapi.json", shop.url);
+    let of = |operation: &str| {
+        let more = [
+            "--openapi",
+            &openapi,
+            "--operation",
+            operation,
+            "--count-with",
+            &ledger,
+            "--faults",
+            "duplicate,concurrent,lose_reply",
+        ];
+        check(&shop.url, None, &more)
+    };
+    let post = of("POST /create-order");
+    assert_eq!(post.code, 1, "{}{}", post.text, post.error);
+    assert!(
+        post.broke("concurrent", "one-effect") && post.text.contains("--operation"),
+        "{}",
+        post.text
+    );
+    let put = of("PUT /order/{order-id}");
+    assert_eq!(put.code, 0, "{}{}", put.text, put.error);
+    let missing = of("POST /nothing");
+    assert_eq!(missing.code, 2, "{}", missing.error);
+    assert!(missing.error.contains("it has"), "{}", missing.error);
 }
 
 #[test]
@@ -302,8 +353,15 @@ fn what_is_not_allowed_or_not_there_ends_with_4_and_what_makes_no_sense_with_2()
     let counter = ["--count-with", "http://192.0.2.1/"];
     assert_eq!(check("http://127.0.0.1:1/", None, &counter).code, 4);
     for (url, more) in [
-        ("https://127.0.0.1/", vec![]),
         ("127.0.0.1", vec![]),
+        (
+            "https://127.0.0.1/",
+            vec![
+                "--ca-file",
+                concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml"),
+            ],
+        ),
+        ("http://127.0.0.1/", vec!["--openapi", "/nonexistent"]),
         ("http://127.0.0.1/", vec!["--faults", "earthquake"]),
         ("http://127.0.0.1/", vec!["--profile", "mine"]),
         ("http://127.0.0.1/order", vec!["--method", "PUT"]),

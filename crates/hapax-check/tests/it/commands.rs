@@ -1,0 +1,117 @@
+//! The commands of a finding, pasted into a shell, show what the checker saw.
+
+use std::process::Command;
+use std::thread;
+use std::time::Duration;
+
+use hapax_check::{Fault, Options, check};
+use serde_json::Value;
+
+use crate::flawed::{Flaw, Server};
+
+/// Every count that the commands print.
+fn counts(output: &str) -> Vec<i64> {
+    output
+        .split("{\"count\":")
+        .skip(1)
+        .map(|rest| rest.split('}').next().unwrap().parse().unwrap())
+        .collect()
+}
+
+type Finding = (Flaw, Fault, &'static str, i64);
+
+const FINDINGS: &[Finding] = &[
+    (Flaw::NoRecords, Fault::ReplayFidelity, "one-effect", 2),
+    (Flaw::NoRecords, Fault::Duplicate, "one-effect", 3),
+    (Flaw::NoRecords, Fault::LoseReply, "one-effect", 2),
+    (Flaw::NoRecords, Fault::ResetMidReply, "one-effect", 2),
+    (Flaw::NoRecords, Fault::Delay, "one-effect", 3),
+    (Flaw::NoRecords, Fault::SlowBody, "one-effect", 2),
+    (
+        Flaw::LooksBeforeItWrites,
+        Fault::Concurrent,
+        "one-effect",
+        8,
+    ),
+    (Flaw::ForgetsWhoHangsUp, Fault::HangUp, "one-effect", 2),
+    (Flaw::ForgetsAtRestart, Fault::AfterRestart, "one-effect", 2),
+    (
+        Flaw::ActsOnTheHead,
+        Fault::CutBody,
+        "incomplete-has-no-effect",
+        2,
+    ),
+    (
+        Flaw::RunsOtherPayloads,
+        Fault::OtherPayload,
+        "mismatch-has-no-effect",
+        2,
+    ),
+];
+
+fn have_the_effects((flaw, fault, rule, effects): &Finding) {
+    let server = Server::start(*flaw, Duration::from_millis(300));
+    let mut options = Options::new(format!("{}/orders", server.url), 5);
+    options.faults = vec![*fault];
+    options.count_with = Some(format!("{}/count", server.url));
+    options.restart = Some(format!("curl -sS -X POST {}/restart", server.url));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let report = runtime.block_on(check(&options, &|_| {})).unwrap();
+    let json: Value = serde_json::from_str(&report.to_json()).unwrap();
+    let findings = json["findings"].as_array().unwrap();
+    let found = findings.iter().find(|found| found["rule"] == *rule);
+    let found = found.unwrap_or_else(|| panic!("{flaw:?} {fault:?}: {json:#}"));
+    let script = lines(found);
+    let text = pasted(&script);
+    let counts = counts(&text);
+    let grown = counts.last().unwrap() - counts.first().unwrap();
+    // Of the racing ones, how many is the target's chance; that it is more than one is the finding.
+    let is_shown = match fault {
+        Fault::Concurrent => (2..=*effects).contains(&grown),
+        _ => grown == *effects,
+    };
+    assert!(is_shown, "{fault:?}: {grown} effects by\n{script}\n{text}");
+}
+
+fn lines(finding: &Value) -> String {
+    let lines = finding["curl"].as_array().unwrap().iter();
+    let lines: Vec<&str> = lines.map(|line| line.as_str().unwrap()).collect();
+    lines.join("\n")
+}
+
+fn pasted(script: &str) -> String {
+    let output = Command::new("sh").arg("-c").arg(script).output().unwrap();
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+#[test]
+fn the_commands_of_a_finding_have_the_effects_that_the_checker_counted() {
+    for some in FINDINGS.chunks(6) {
+        thread::scope(|scope| {
+            for finding in some {
+                scope.spawn(|| have_the_effects(finding));
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn a_key_that_a_target_remembers_is_fresh_every_time_the_commands_are_pasted() {
+    let server = Server::start(Flaw::ReplaysAnotherStatus, Duration::ZERO);
+    let mut options = Options::new(format!("{}/orders", server.url), 5);
+    options.faults = vec![Fault::ReplayFidelity];
+    let report = check(&options, &|_| {}).await.unwrap();
+    let json: Value = serde_json::from_str(&report.to_json()).unwrap();
+    let script = lines(&json["findings"][0]);
+    for _ in 0..2 {
+        let text = pasted(&script);
+        let statuses: Vec<&str> = text
+            .lines()
+            .filter(|line| line.contains("HTTP/1.1"))
+            .collect();
+        assert_eq!(statuses, ["HTTP/1.1 201 X", "HTTP/1.1 200 X"], "{text}");
+    }
+}
