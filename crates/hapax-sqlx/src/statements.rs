@@ -175,6 +175,11 @@ pub trait Statements: Database {
         number: i64,
     ) -> impl Future<Output = sqlx::Result<()>> + Send;
 
+    /// Fails when an earlier statement has failed and a commit would silently be a rollback.
+    fn assure_unbroken(
+        connection: &mut Self::Connection,
+    ) -> impl Future<Output = sqlx::Result<()>> + Send;
+
     /// Why a statement failed.
     fn kind_of(error: &sqlx::Error) -> FailureKind;
 }

@@ -4,6 +4,8 @@ use axum_core::body::Body;
 use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
+use sqlx::Transaction;
+use sqlx::error::ErrorKind;
 use tower_service::Service;
 
 use hapax_core::problem::{Problem, ProblemKind};
@@ -12,6 +14,7 @@ use hapax_core::settle::{self, Settlement};
 use crate::Dialect;
 use crate::execution::{self, BoxError, Ended};
 use crate::layer::Shared;
+use crate::statements::FailureKind;
 use crate::transaction::Slot;
 
 /// Runs the handler once and commits what its answer says is done.
@@ -63,11 +66,33 @@ where
     let is_done = settlement == Settlement::Complete && !slot.is_rolled_back();
     if !is_done {
         let _ = transaction.rollback().await;
-    } else if transaction.commit().await.is_err() {
-        let detail = "The commit failed. Nobody can know whether the operation happened.";
-        return answer(&Problem::new(ProblemKind::OutcomeUnknown, detail));
+    } else if let Err(problem) = commit(transaction).await {
+        return answer(&problem);
     }
     Response::from_parts(*parts, execution::body(content, rest))
+}
+
+/// Commits. With a key, storing the record is what finds a transaction that is broken; here
+/// nothing is stored, so it is asked.
+async fn commit<DB: Dialect>(mut transaction: Transaction<'static, DB>) -> Result<(), Problem> {
+    let broken = |_| {
+        let detail = "A statement failed. It was rolled back; nothing has happened.";
+        Problem::new(ProblemKind::RolledBack, detail)
+    };
+    DB::assure_unbroken(&mut transaction)
+        .await
+        .map_err(broken)?;
+    transaction.commit().await.map_err(|error| {
+        let is_refused = error
+            .as_database_error()
+            .is_some_and(|error| !matches!(error.kind(), ErrorKind::Other));
+        if is_refused || crate::kind_of(&error) == FailureKind::Conflict {
+            let detail = "The database refused the commit. Nothing has happened.";
+            return Problem::new(ProblemKind::RolledBack, detail);
+        }
+        let detail = "The commit failed. Nobody can know whether the operation happened.";
+        Problem::new(ProblemKind::OutcomeUnknown, detail)
+    })
 }
 
 fn answer(problem: &Problem) -> Response<Body> {

@@ -23,6 +23,8 @@ use tower::ServiceExt;
 pub(crate) trait Base: Dialect {
     /// A new database, and the folder that it is in.
     async fn pool() -> (Pool<Self>, Option<Arc<TempDir>>);
+    /// The table of lines.
+    async fn make_table(pool: &Pool<Self>);
     fn add_line(
         connection: &mut Self::Connection,
         line: &str,
@@ -41,11 +43,15 @@ macro_rules! base {
         impl Base for $database {
             async fn pool() -> (Pool<Self>, Option<Arc<TempDir>>) {
                 let (pool, folder) = $pool;
+                Self::make_table(&pool).await;
+                (pool, folder)
+            }
+
+            async fn make_table(pool: &Pool<Self>) {
                 sqlx::query("CREATE TABLE lines (line TEXT NOT NULL)")
-                    .execute(&pool)
+                    .execute(pool)
                     .await
                     .expect("a table");
-                (pool, folder)
             }
 
             async fn add_line(connection: &mut Self::Connection, line: &str) -> sqlx::Result<()> {
@@ -115,6 +121,16 @@ pub(crate) struct Controls {
     pub(crate) gate: Arc<Semaphore>,
 }
 
+impl Controls {
+    /// The first two runs wait here until they are let go together.
+    async fn meet(&self, run: u32) {
+        if run <= 2 {
+            self.entered.add_permits(1);
+            self.gate.acquire().await.expect("open").forget();
+        }
+    }
+}
+
 /// The application on its database.
 pub(crate) struct App<DB: Base> {
     pub(crate) pool: Pool<DB>,
@@ -180,7 +196,7 @@ impl<DB: Base> App<DB> {
         Self::on(self.pool.clone(), self._folder.clone(), policy, options).await
     }
 
-    async fn on(
+    pub(crate) async fn on(
         pool: Pool<DB>,
         folder: Option<Arc<TempDir>>,
         policy: Policy,
@@ -258,6 +274,24 @@ async fn handler<DB: Base>(
             DB::run_within(&mut **tx, raise).await?;
         }
         ("fail-until", _) => {}
+        ("cross", rows) => {
+            let touch = |row| match row {
+                "1" => "UPDATE cells SET touched = touched + 1 WHERE id = 1",
+                _ => "UPDATE cells SET touched = touched + 1 WHERE id = 2",
+            };
+            let (first, second) = rows.split_once(' ').expect("two rows");
+            DB::run_within(&mut **tx, touch(first)).await?;
+            controls.meet(run).await;
+            DB::run_within(&mut **tx, touch(second)).await?;
+        }
+        ("sum", _) => {
+            DB::run_within(&mut **tx, "SELECT COUNT(*) FROM lines").await?;
+            controls.meet(run).await;
+        }
+        ("go-on-after-a-failure", _) => {
+            let failed = DB::run_within(&mut **tx, "SELECT nothing FROM nowhere").await;
+            failed.expect_err("there is no such table");
+        }
         ("break", _) => DB::run_within(&mut **tx, "SELECT nothing FROM nowhere").await?,
         ("large", bytes) => {
             let bytes = bytes.parse().expect("a number");

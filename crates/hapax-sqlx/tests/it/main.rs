@@ -3,16 +3,20 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     reason = "a test that cannot go on has failed"
 )]
 
 mod app;
 mod flows;
 mod guide;
+mod lost;
 mod outbox;
 mod postgres;
 mod postgres_only;
 mod scenarios;
+mod sqlite_only;
+mod wire;
 
 /// Every scenario as a test on each database.
 macro_rules! on_both {
