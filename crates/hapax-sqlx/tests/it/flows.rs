@@ -242,6 +242,28 @@ pub(crate) async fn the_completer_finishes_what_was_abandoned<DB: Base>() {
     assert_eq!((keys.len(), &keys[0]), (3, &keys[2]), "{keys:?}");
 }
 
+/// As a process leaves it that is killed between noting the request and its first step.
+pub(crate) async fn a_request_left_before_its_first_step_binds_its_key_only_for_a_while<
+    DB: Base,
+>() {
+    let flow = Flow::<DB>::start().await;
+    flow.send("k", "crash between two steps", "a").await;
+    DB::run(&flow.pool, "DELETE FROM hapax_steps").await;
+    let other = flow.send("k", "go", "b").await;
+    assert_eq!(
+        (other.status, other.problem().as_str()),
+        (422, "key-reused")
+    );
+    let complete = |age| flow.layer.complete(flow.behind.clone(), age, 10);
+    complete(Duration::from_secs(3600))
+        .await
+        .expect("a database");
+    assert_eq!(flow.count("flows").await, 1, "it is not that old");
+    assert_eq!(complete(Duration::ZERO).await.expect("a database"), 0);
+    assert_eq!(flow.count("flows").await, 0);
+    assert_eq!(flow.send("k", "go", "b").await.status, 201);
+}
+
 pub(crate) async fn two_processes_at_once_commit_each_step_once<DB: Base>() {
     let flow = Flow::<DB>::start().await;
     let folder = flow._folder.clone();

@@ -57,6 +57,7 @@ on_both! {
     flows::another_payload_cannot_have_a_key_of_which_a_step_is_committed
     flows::a_refusal_after_a_committed_step_is_final
     flows::the_completer_finishes_what_was_abandoned
+    flows::a_request_left_before_its_first_step_binds_its_key_only_for_a_while
     flows::two_processes_at_once_commit_each_step_once
     outbox::an_event_is_sent_if_and_only_if_its_cause_was_committed
     outbox::an_event_that_was_not_sent_is_due_again_with_the_same_id

@@ -3,10 +3,15 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::sync::{Notify, watch};
+use tokio::time::timeout;
+
+/// Longer than anything here takes.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Which message something happens at. Counting begins with [`Wire::arm`], over all connections.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -16,6 +21,8 @@ pub(crate) enum At {
     Commit,
     /// The message with this number, from 0.
     Message(usize),
+    /// The message with this number, from 0, among those that ask for an answer.
+    RoundTrip(usize),
 }
 
 /// What happens then.
@@ -113,7 +120,8 @@ impl Wire {
         reason = "not every binary of tests that has this file holds messages"
     )]
     pub(crate) async fn struck(&self) {
-        self.state.struck.notified().await;
+        let struck = timeout(PATIENCE, self.state.struck.notified()).await;
+        struck.expect("it happens in time");
     }
 
     /// The server can be reached again.
@@ -138,6 +146,8 @@ impl State {
         let is_it = match plan.at {
             At::Commit => tag == b'Q' && content == b"COMMIT\0",
             At::Message(number) => number == plan.seen,
+            At::RoundTrip(_) if !asks(tag) => return None,
+            At::RoundTrip(number) => number == plan.seen,
         };
         plan.seen += 1;
         if !is_it {
@@ -147,6 +157,12 @@ impl State {
         *place = None;
         Some(fault)
     }
+}
+
+/// Whether the server answers a message before it gets another: a simple query, or the end of
+/// several.
+fn asks(tag: u8) -> bool {
+    matches!(tag, b'Q' | b'S')
 }
 
 /// One connection.
@@ -181,7 +197,7 @@ async fn carry(client: TcpStream, state: Arc<State>) {
             let Some(fault) = fault else { continue };
             if matches!(fault, Fault::CutAnswer | Fault::CutAll | Fault::HoldAnswer) {
                 // A message in the middle of several has no answer of its own.
-                if matches!(tag, b'Q' | b'S') {
+                if asks(tag) {
                     answered.notified().await;
                 }
             }

@@ -13,7 +13,7 @@ const CYCLES: u64 = 30;
 /// How long an order takes in those, in milliseconds.
 const WORK_MS: u64 = 30;
 
-async fn order(client: &Client, key: &str, item: &str) -> Option<Answer> {
+pub(crate) async fn order(client: &Client, key: &str, item: &str) -> Option<Answer> {
     let fields = [
         ("Content-Type", "application/json"),
         ("Idempotency-Key", key),
