@@ -1,7 +1,6 @@
-//! A request without a key: its handler runs in a transaction all the same.
+//! A request that is not keyed, or only observed: its handler runs in a transaction all the same.
 
 use axum_core::body::Body;
-use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
 use sqlx::Transaction;
@@ -22,7 +21,7 @@ pub(crate) async fn run<DB, I>(
     shared: &Shared<DB>,
     inner: I,
     parts: Parts,
-    content: Bytes,
+    body: Body,
 ) -> Response<Body>
 where
     DB: Dialect,
@@ -40,7 +39,7 @@ where
         return answer(&Problem::new(ProblemKind::StoreUnavailable, detail));
     };
     let slot = Slot::new(transaction);
-    let mut request = Request::from_parts(parts, Body::from(content));
+    let mut request = Request::from_parts(parts, body);
     request.extensions_mut().insert(slot.clone());
     let policy = &shared.policy;
     let ended = execution::run(

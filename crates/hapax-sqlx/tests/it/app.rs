@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Request, Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::post;
+use hapax_core::event::Observer;
 use hapax_core::policy::Policy;
 use hapax_sqlx::{DatabaseError, Dialect, Options, Records, TransactionLayer, Tx};
 use serde_json::Value;
@@ -202,8 +203,18 @@ impl<DB: Base> App<DB> {
         policy: Policy,
         options: Options,
     ) -> Self {
+        Self::watched(pool, folder, policy, options, Arc::new(())).await
+    }
+
+    pub(crate) async fn watched(
+        pool: Pool<DB>,
+        folder: Option<Arc<TempDir>>,
+        policy: Policy,
+        options: Options,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         let records = Records::open(pool.clone()).await.expect("records");
-        let layer = TransactionLayer::new(records, policy, Arc::new(()), options).expect("a layer");
+        let layer = TransactionLayer::new(records, policy, observer, options).expect("a layer");
         let controls = Controls {
             runs: Arc::default(),
             entered: Arc::new(Semaphore::new(0)),
@@ -316,7 +327,12 @@ pub(crate) async fn send(router: Router, key: Option<&str>, orders: &str, conten
         request = request.header("idempotency-key", key);
     }
     let request = request.body(Body::from(content.to_owned()));
-    let response = router.oneshot(request.expect("a request")).await;
+    exchange(router, request.expect("a request")).await
+}
+
+/// Sends any request, and reads the answer.
+pub(crate) async fn exchange(router: Router, request: Request<Body>) -> Answer {
+    let response = router.oneshot(request).await;
     let (parts, body) = response.expect("infallible").into_parts();
     let content = axum::body::to_bytes(body, usize::MAX)
         .await
