@@ -31,9 +31,10 @@ use crate::execution::{self, BoxError, Ended, kept};
 use crate::holding::{Holding, Settled};
 use crate::layer::{Rejections, Shared};
 use crate::service::target_of;
+use crate::statements::FailureKind;
 use crate::steps::Steps;
-use crate::transaction::{Conflicted, Slot};
-use crate::unkeyed::{self, failed_problem, kept_problem};
+use crate::transaction::{Failed, Slot};
+use crate::unkeyed::{self, failed_problem, kept_problem, stopped_problem};
 
 /// The pause before a run after the first; doubled, and spread by a random factor up to two.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -247,8 +248,8 @@ where
         }
     }
 
-    /// Runs the handler in the transaction and takes that back (P37).
-    async fn execute(&mut self, attempt: u32) -> Next {
+    /// The request as the handler gets it, and where it finds its transaction.
+    fn prepare(&mut self, attempt: u32) -> (Request<Body>, Option<Slot<DB>>) {
         let transaction = self.holding.as_mut().and_then(Holding::lend);
         let mut request = Request::from_parts(self.parts.clone(), Body::from(self.content.clone()));
         // One or the other: a request that goes through recovery points has no transaction.
@@ -267,6 +268,12 @@ where
         if !self.is_observing() {
             headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
         }
+        (request, slot)
+    }
+
+    /// Runs the handler in the transaction and takes that back (P37).
+    async fn execute(&mut self, attempt: u32) -> Next {
+        let (request, slot) = self.prepare(attempt);
         let policy = Arc::clone(&self.shared.policy);
         let began = Instant::now();
         self.shared.observer.observe(&Event::Forwarded {
@@ -299,8 +306,15 @@ where
                 .roll_back(failed_problem(&ended), Outcome::UpstreamError)
                 .await;
         };
-        if parts.extensions.get::<Conflicted>().is_some() {
-            return self.conflicted().await;
+        match parts.extensions.get::<Failed>() {
+            Some(Failed(FailureKind::Conflict)) => return self.conflicted().await,
+            // The handler's word for it is not known to hold: a step may be committed.
+            Some(_) if self.shared.options.recovery_points => {
+                return self
+                    .roll_back(stopped_problem(), Outcome::UpstreamError)
+                    .await;
+            }
+            _ => {}
         }
         let said = settle::take_settlement(parts.status, &mut parts.headers).in_transaction();
         let is_rolled_back = slot.as_ref().is_some_and(Slot::is_rolled_back);
@@ -451,6 +465,11 @@ where
     async fn rolled_back(&mut self, problem: Problem, outcome: Outcome) -> Input {
         self.answer = None;
         self.give_back().await;
+        if self.shared.options.recovery_points {
+            // Steps that are committed stay, and so may what was called outside.
+            let (problem, outcome) = (stopped_problem(), Outcome::Unknown);
+            return Input::RolledBack { problem, outcome };
+        }
         Input::RolledBack { problem, outcome }
     }
 

@@ -112,3 +112,10 @@ pub(crate) fn kept_problem() -> Problem {
     let detail = "The operation kept its transaction beyond its answer. Nothing was committed.";
     Problem::new(ProblemKind::RolledBack, detail)
 }
+
+/// A request that goes through recovery points and did not come to its end.
+pub(crate) fn stopped_problem() -> Problem {
+    let detail = "The operation stopped on its way. Send this request again with the same key: it goes \
+                  on after the last step that is done.";
+    Problem::new(ProblemKind::OutcomeUnknown, detail).retryable()
+}

@@ -171,6 +171,12 @@ impl Answer {
         self.header("idempotent-replayed") == Some("true")
     }
 
+    /// Whether the problem says that a repeat makes sense.
+    pub(crate) fn is_retryable(&self) -> bool {
+        let problem: Value = serde_json::from_str(&self.content).expect("a problem");
+        problem["retryable"].as_bool().expect("a word on it")
+    }
+
     pub(crate) fn problem(&self) -> String {
         let problem: Value = serde_json::from_str(&self.content).expect("a problem");
         let kind = problem["type"].as_str().expect("a type");

@@ -102,8 +102,8 @@ async fn kill_at_every_round_trip(options: &[&str], provider: Option<&Provider>)
                     "{key}: one derived key an order"
                 );
             }
-            acknowledged += u32::from(!answers.is_empty());
-            replayed += u32::from(is_replayed);
+            acknowledged += usize::from(!answers.is_empty());
+            replayed += usize::from(is_replayed);
             if !is_struck {
                 break;
             }
@@ -112,5 +112,5 @@ async fn kill_at_every_round_trip(options: &[&str], provider: Option<&Provider>)
     println!("{kills} kills: {acknowledged} acknowledged, {replayed} replayed");
     // The least that an order says: a begin, three statements, a commit. And both sides of the
     // commit were hit.
-    assert!(kills >= 10 && (1..orders as u32).contains(&replayed));
+    assert!(kills >= 10 && (1..orders).contains(&replayed));
 }

@@ -40,7 +40,7 @@ struct Shared {
 struct Books {
     hold: Option<Hold>,
     /// How often each key was sent.
-    calls: HashMap<String, u32>,
+    calls: HashMap<String, usize>,
     /// The charges that were made, by key: for which order.
     charges: HashMap<String, String>,
 }
@@ -78,7 +78,7 @@ impl Provider {
     }
 
     /// How often it was called, and with how many keys.
-    pub(crate) fn calls(&self) -> (u32, usize) {
+    pub(crate) fn calls(&self) -> (usize, usize) {
         let books = self.state.books();
         (books.calls.values().sum(), books.calls.len())
     }
