@@ -85,6 +85,7 @@ const RULES: [Rule; 9] = [
         name: "hapax-sqlx",
         ours: &["hapax-core"],
         outside: Some(&[
+            "axum",
             "axum-core",
             "bytes",
             "getrandom",

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use http::header::{AUTHORIZATION, COOKIE, PROXY_AUTHORIZATION};
 use http::request::Parts;
 use http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
+use sqlx::error::ErrorKind;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 use tower_service::Service;
@@ -80,7 +81,8 @@ impl<DB: Dialect> TransactionLayer<DB> {
     /// Goes on with requests that were left between two recovery points: of which a step is done,
     /// and that nobody has touched for `abandoned_for`, up to `limit` of them. Each runs through
     /// `handler`, the service *behind* this layer, as its client's repeat would; its answer is
-    /// stored and waits for that. Returns how many have got a final answer.
+    /// stored and waits for that. Returns how many have got a final answer. Requests of which no step
+    /// is done are forgotten after the same time: their keys are vacant again.
     ///
     /// To be called every minute or so, by as many processes as there are. The handler gets the
     /// request without its credentials and its key, which are not stored: whom it may act for has
@@ -101,6 +103,7 @@ impl<DB: Dialect> TransactionLayer<DB> {
     {
         let shared = &self.shared;
         let older_than_ms = i64::try_from(abandoned_for.as_millis()).unwrap_or(i64::MAX);
+        self.forget(older_than_ms, i64::from(limit)).await?;
         let mut transaction = shared.records.pool.begin_with(DB::BEGIN).await?;
         let flows = DB::abandoned(&mut transaction, older_than_ms, i64::from(limit)).await?;
         transaction.commit().await?;
@@ -153,11 +156,29 @@ impl<DB: Dialect> TransactionLayer<DB> {
         Ok(completed)
     }
 
+    /// Lets go of keys whose process ended before the first step: nothing was done under them.
+    async fn forget(&self, older_than_ms: i64, limit: i64) -> sqlx::Result<()> {
+        let mut transaction = self.shared.records.pool.begin_with(DB::BEGIN).await?;
+        match DB::forget_flows(&mut transaction, older_than_ms, limit).await {
+            Ok(()) => transaction.commit().await,
+            // A step was committed meanwhile: that request is not forgotten, and the others wait
+            // for the next time.
+            Err(error) if is_foreign_key(&error) => transaction.rollback().await,
+            Err(error) => Err(error),
+        }
+    }
+
     async fn is_settled(&self, key: RecordKey) -> sqlx::Result<bool> {
         let mut connection = self.shared.records.pool.acquire().await?;
         let (row, _) = DB::read(&mut connection, key.as_bytes()).await?;
         Ok(row.is_some())
     }
+}
+
+fn is_foreign_key(error: &sqlx::Error) -> bool {
+    error
+        .as_database_error()
+        .is_some_and(|error| matches!(error.kind(), ErrorKind::ForeignKeyViolation))
 }
 
 #[cfg(test)]

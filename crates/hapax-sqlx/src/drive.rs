@@ -7,7 +7,7 @@ use axum_core::body::Body;
 use bytes::Bytes;
 use http::header::ACCEPT_ENCODING;
 use http::request::Parts;
-use http::{HeaderValue, Request, Response};
+use http::{HeaderMap, HeaderValue, Request, Response};
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::{Instant, sleep};
 use tower_service::Service;
@@ -16,9 +16,10 @@ use hapax_core::attempt::{Attempt, Input, Reply, ReplyContent, Step, Ticket, Ups
 use hapax_core::event::{Answered, Event, Outcome};
 use hapax_core::fingerprint::{Fingerprint, Subject};
 use hapax_core::key::RecordKey;
+use hapax_core::policy::Mode;
 use hapax_core::probe::Probed;
 use hapax_core::problem::{Problem, ProblemKind};
-use hapax_core::record::{ClaimId, State};
+use hapax_core::record::{ClaimId, Content, State};
 use hapax_core::refusal::{Refusal, mismatch};
 use hapax_core::scope::ScopeId;
 use hapax_core::settle::{self, Settlement};
@@ -30,9 +31,10 @@ use crate::execution::{self, BoxError, Ended, kept};
 use crate::holding::{Holding, Settled};
 use crate::layer::{Rejections, Shared};
 use crate::service::target_of;
+use crate::statements::FailureKind;
 use crate::steps::Steps;
-use crate::transaction::{Conflicted, Slot};
-use crate::unkeyed::{failed_problem, kept_problem};
+use crate::transaction::{Failed, Slot};
+use crate::unkeyed::{self, failed_problem, kept_problem, stopped_problem};
 
 /// The pause before a run after the first; doubled, and spread by a random factor up to two.
 const FIRST_PAUSE: Duration = Duration::from_millis(5);
@@ -162,6 +164,7 @@ where
                 sleep(pause).await;
                 Input::Waited
             }
+            Step::Execute(_) if self.holding.is_none() => self.execute_unrecorded().await,
             Step::Execute(execution) => return self.execute(execution.attempt).await,
             // Said only about unknown outcomes, and this layer has none.
             Step::Probe => Input::Probed(Probed::Failed),
@@ -245,8 +248,8 @@ where
         }
     }
 
-    /// Runs the handler in the transaction and takes that back (P37).
-    async fn execute(&mut self, attempt: u32) -> Next {
+    /// The request as the handler gets it, and where it finds its transaction.
+    fn prepare(&mut self, attempt: u32) -> (Request<Body>, Option<Slot<DB>>) {
         let transaction = self.holding.as_mut().and_then(Holding::lend);
         let mut request = Request::from_parts(self.parts.clone(), Body::from(self.content.clone()));
         // One or the other: a request that goes through recovery points has no transaction.
@@ -262,7 +265,15 @@ where
         }
         let headers = request.headers_mut();
         headers.insert(settle::HAPAX_ATTEMPT, HeaderValue::from(attempt));
-        headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        if !self.is_observing() {
+            headers.insert(ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        (request, slot)
+    }
+
+    /// Runs the handler in the transaction and takes that back (P37).
+    async fn execute(&mut self, attempt: u32) -> Next {
+        let (request, slot) = self.prepare(attempt);
         let policy = Arc::clone(&self.shared.policy);
         let began = Instant::now();
         self.shared.observer.observe(&Event::Forwarded {
@@ -295,8 +306,15 @@ where
                 .roll_back(failed_problem(&ended), Outcome::UpstreamError)
                 .await;
         };
-        if parts.extensions.get::<Conflicted>().is_some() {
-            return self.conflicted().await;
+        match parts.extensions.get::<Failed>() {
+            Some(Failed(FailureKind::Conflict)) => return self.conflicted().await,
+            // The handler's word for it is not known to hold: a step may be committed.
+            Some(_) if self.shared.options.recovery_points => {
+                return self
+                    .roll_back(stopped_problem(), Outcome::UpstreamError)
+                    .await;
+            }
+            _ => {}
         }
         let said = settle::take_settlement(parts.status, &mut parts.headers).in_transaction();
         let is_rolled_back = slot.as_ref().is_some_and(Slot::is_rolled_back);
@@ -306,11 +324,40 @@ where
             status: parts.status,
             settlement,
             headers: settle::stored_headers(&parts.headers),
-            content: kept(&parts, &content, rest.as_ref()),
+            content: if self.is_observing() {
+                Content::Withheld
+            } else {
+                kept(&parts, &content, rest.as_ref())
+            },
         };
         let body = execution::body(content, rest);
         self.answer = Some(Response::from_parts(*parts, body));
         Some(Input::Answered(answer))
+    }
+
+    /// On a route that only observes, what enforcing would have stopped: it runs in a transaction
+    /// without a record, as if it had no key.
+    async fn execute_unrecorded(&mut self) -> Input {
+        let (inner, mut parts) = (self.inner.clone(), self.parts.clone());
+        let attempt = HeaderValue::from(1);
+        parts.headers.insert(settle::HAPAX_ATTEMPT, attempt);
+        let began = Instant::now();
+        let content = Body::from(self.content.clone());
+        let mut response = unkeyed::run(&self.shared, inner, parts, content).await;
+        self.handler_took = Some(began.elapsed());
+        settle::strip_ours(response.headers_mut());
+        let status = response.status();
+        self.answer = Some(response);
+        Input::Answered(UpstreamAnswer {
+            status,
+            settlement: Settlement::Release,
+            headers: HeaderMap::new(),
+            content: Content::Withheld,
+        })
+    }
+
+    fn is_observing(&self) -> bool {
+        self.shared.policy.mode == Mode::Observe
     }
 
     fn note_end(&mut self, ended: &Ended, took: Duration) {
@@ -418,6 +465,11 @@ where
     async fn rolled_back(&mut self, problem: Problem, outcome: Outcome) -> Input {
         self.answer = None;
         self.give_back().await;
+        if self.shared.options.recovery_points {
+            // Steps that are committed stay, and so may what was called outside.
+            let (problem, outcome) = (stopped_problem(), Outcome::Unknown);
+            return Input::RolledBack { problem, outcome };
+        }
         Input::RolledBack { problem, outcome }
     }
 

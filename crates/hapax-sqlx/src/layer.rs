@@ -1,5 +1,6 @@
 //! The layer: what a set-up says once.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,9 +8,7 @@ use tokio::sync::Semaphore;
 use tower_layer::Layer;
 
 use hapax_core::event::Observer;
-use hapax_core::policy::{
-    KeyRequirement, KeySource, Mode, OnStoreFailure, OnUnknown, Policy, UpstreamKey,
-};
+use hapax_core::policy::{KeyRequirement, Mode, OnStoreFailure, OnUnknown, Policy, UpstreamKey};
 
 use crate::flights::Flights;
 use crate::service::TransactionService;
@@ -107,6 +106,16 @@ pub(crate) struct Shared<DB: Dialect> {
 }
 
 impl<DB: Dialect> Shared<DB> {
+    /// Observed records are kept apart: what was only watched must not answer for a route that is
+    /// switched to enforcing later.
+    pub(crate) fn realm(&self) -> Cow<'_, str> {
+        let realm = &self.options.realm;
+        match self.policy.mode {
+            Mode::Observe => format!("observed {realm}").into(),
+            Mode::Off | Mode::Enforce => realm.into(),
+        }
+    }
+
     /// How a transaction begins.
     pub(crate) fn begin(&self) -> &'static str {
         match self.options.isolation {
@@ -156,6 +165,11 @@ impl<DB: Dialect> TransactionLayer<DB> {
             let reason = "what has no key cannot be tried again";
             return Err(SetupError { setting, reason });
         }
+        if options.recovery_points && policy.mode == Mode::Observe {
+            let setting = "recovery points on a route that only observes";
+            let reason = "what tells a step of one attempt from that of another is the key";
+            return Err(SetupError { setting, reason });
+        }
         let shared = Shared {
             records,
             policy: Arc::new(policy),
@@ -182,12 +196,6 @@ impl<DB: Dialect> TransactionLayer<DB> {
 /// What the gateway can do and a transaction cannot, or need not.
 fn check(policy: &Policy) -> Result<(), SetupError> {
     let refused = |setting, reason| Err(SetupError { setting, reason });
-    if policy.mode == Mode::Observe {
-        return refused(
-            "mode = observe",
-            "a transaction that changes nothing is none",
-        );
-    }
     if policy.on_store_failure == OnStoreFailure::FailOpen {
         return refused(
             "fail_open",
@@ -199,14 +207,6 @@ fn check(policy: &Policy) -> Result<(), SetupError> {
     }
     if policy.upstream_key == UpstreamKey::Derive {
         return refused("upstream_key = derive", "there is no upstream");
-    }
-    let in_path = |source: &KeySource| matches!(source, KeySource::Path(_));
-    if policy.key_from.iter().any(in_path) {
-        return refused(
-            "key_from = path:…",
-            "a layer does not know the router's parameters; the path's id belongs in a unique \
-             constraint",
-        );
     }
     Ok(())
 }

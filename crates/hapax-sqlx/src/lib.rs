@@ -35,6 +35,7 @@ mod flights;
 mod holding;
 mod layer;
 mod outbox;
+mod path;
 #[cfg(feature = "postgres")]
 mod postgres;
 mod records;

@@ -71,6 +71,14 @@ impl Statements for Postgres {
         .map(|done| done.rows_affected())
     }
 
+    /// The server takes a COMMIT after a failed statement for a rollback, and calls that a success.
+    async fn assure_unbroken(connection: &mut Self::Connection) -> sqlx::Result<()> {
+        sqlx::query("SELECT 1")
+            .execute(connection)
+            .await
+            .map(|_| ())
+    }
+
     fn kind_of(error: &sqlx::Error) -> FailureKind {
         let error = error
             .as_database_error()

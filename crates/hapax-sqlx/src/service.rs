@@ -16,8 +16,9 @@ use tower_service::Service;
 
 use hapax_core::event::{Answered, Event, Outcome};
 use hapax_core::fingerprint::{Fingerprint, Subject};
-use hapax_core::identify::{Carried, find_key, needs_body};
+use hapax_core::identify::{Carried, Params, find_key, needs_body};
 use hapax_core::key::RecordKey;
+use hapax_core::policy::{Mode, Policy};
 use hapax_core::problem::{Problem, ProblemKind};
 use hapax_core::refusal::{Refusal, judge_head, without_key};
 use hapax_core::scope::ScopeId;
@@ -26,8 +27,9 @@ use hapax_core::settle;
 use crate::Dialect;
 use crate::digest;
 use crate::drive::{Asked, Drive};
-use crate::execution::{BoxError, read};
+use crate::execution::{self, BoxError, read};
 use crate::layer::Shared;
+use crate::path;
 use crate::unkeyed;
 
 /// The service made by [`TransactionLayer`](crate::TransactionLayer).
@@ -106,49 +108,68 @@ where
     I::Error: Into<BoxError>,
     I::Future: Send,
 {
-    async fn admit(self, parts: Parts, body: Body) -> Response<Body> {
+    async fn admit(self, mut parts: Parts, body: Body) -> Response<Body> {
         let method = parts.method.clone();
-        match self.judge(&parts, body).await {
-            Err(refused) => self.refuse(&refused, &method),
+        match self.judge(&mut parts, body).await {
             Ok((Some((carried, scope)), content, place)) => {
                 self.attempt(parts, content, &carried, scope, place).await
             }
-            Ok((None, content, place)) => self.run_unkeyed(parts, content, place).await,
+            Ok((None, content, place)) => {
+                let body = Body::from(content);
+                self.run_unkeyed(parts, body, Some(place), Outcome::Unkeyed)
+                    .await
+            }
+            Err(refused) => match *refused {
+                // A route that only observes says so and goes on; only what did not arrive in full is
+                // refused all the same.
+                (refused, Some(body)) if self.shared.policy.mode == Mode::Observe => {
+                    let (route, outcome) = (&*self.shared.route, refused.outcome);
+                    let observer = &self.shared.observer;
+                    observer.observe(&Event::WouldHave { route, outcome });
+                    self.run_unkeyed(parts, body, None, Outcome::Observed).await
+                }
+                (refused, _) => self.refuse(&refused, &method),
+            },
         }
     }
 
     /// The fixed order (section C): limits, key, scope, content.
-    async fn judge(&self, parts: &Parts, body: Body) -> Result<Judged, Refusal> {
+    async fn judge(&self, parts: &mut Parts, body: Body) -> Result<Judged, Box<Refused>> {
         let shared = &self.shared;
         let policy = &shared.policy;
-        let carried = find_key(policy, &[], parts, None);
-        if matches!(carried, Ok(None))
-            && !needs_body(policy)
-            && let Some(refused) = without_key(policy)
-        {
-            return Err(refused);
+        let head = self.judge_head(parts).await;
+        let (params, carried, scope, place) = match head {
+            Ok(head) => head,
+            Err(refused) => return Err(Box::new((refused, Some(body)))),
+        };
+        let reading = read(body, policy.max_body);
+        let content = match timeout(shared.options.body_timeout, reading).await {
+            Ok(Some((content, None))) => content,
+            Ok(Some((content, rest))) => {
+                let body = execution::body(content, rest);
+                return Err(Box::new((Refusal::too_large(policy.max_body), Some(body))));
+            }
+            Ok(None) => return Err(Box::new((Refusal::cut_short(), None))),
+            Err(_) => return Err(Box::new((Refusal::too_slow(), None))),
+        };
+        match judge_content(policy, &params, parts, &content, carried) {
+            Ok(carried) => Ok((carried.map(|carried| (carried, scope)), content, place)),
+            Err(refused) => Err(Box::new((refused, Some(Body::from(content))))),
+        }
+    }
+
+    async fn judge_head(&self, parts: &mut Parts) -> Result<Head, Refusal> {
+        let shared = &self.shared;
+        let policy = &shared.policy;
+        let params = path::params(policy, parts).await?;
+        let carried = find_key(policy, &params, parts, None);
+        if matches!(carried, Ok(None)) && !needs_body(policy) {
+            no_key(policy, &params)?;
         }
         let (carried, scope) = judge_head(&shared.records.keys, policy, parts, carried)?;
         let place = Arc::clone(&shared.places).try_acquire_owned();
         let place = place.map_err(|_| Refusal::overloaded())?;
-        let reading = read(body, policy.max_body);
-        let content = match timeout(shared.options.body_timeout, reading).await {
-            Ok(Some((content, None))) => content,
-            Ok(Some((_, Some(_)))) => return Err(Refusal::too_large(policy.max_body)),
-            Ok(None) => return Err(Refusal::cut_short()),
-            Err(_) => return Err(Refusal::too_slow()),
-        };
-        let carried = match carried {
-            Some(carried) if !needs_body(policy) => Some(carried),
-            _ => find_key(policy, &[], parts, Some(&content)).map_err(Refusal::invalid_key)?,
-        };
-        let Some(carried) = carried else {
-            return without_key(policy).map_or(Ok((None, content, place)), Err);
-        };
-        if !digest::content_matches(&parts.headers, &content) {
-            return Err(Refusal::other_digest());
-        }
-        Ok((Some((carried, scope.id)), content, place))
+        Ok((params, carried, scope.id, place))
     }
 
     fn refuse(&self, refused: &Refusal, method: &Method) -> Response<Body> {
@@ -175,7 +196,7 @@ where
             content: &content,
         };
         let asked = Asked {
-            key: RecordKey::new(keys, &shared.options.realm, scope, &carried.key),
+            key: RecordKey::new(keys, &shared.realm(), scope, &carried.key),
             scope,
             fingerprint: Fingerprint::of(keys, policy, &subject),
             key_as_received: carried.as_received.clone(),
@@ -190,23 +211,24 @@ where
         answer.await.unwrap_or_else(|_| self.lost(&method))
     }
 
-    /// A request without a key: in a transaction, and detached, all the same.
+    /// A request that is not keyed: in a transaction, and detached, all the same.
     async fn run_unkeyed(
         self,
         parts: Parts,
-        content: Bytes,
-        place: OwnedSemaphorePermit,
+        body: Body,
+        place: Option<OwnedSemaphorePermit>,
+        outcome: Outcome,
     ) -> Response<Body> {
         let method = parts.method.clone();
         let (shared, inner) = (Arc::clone(&self.shared), self.inner.clone());
         let running = tokio::spawn(async move {
-            let response = unkeyed::run(&shared, inner, parts, content).await;
+            let response = unkeyed::run(&shared, inner, parts, body).await;
             drop(place);
             response
         });
         match running.await {
             Ok(response) => {
-                self.tell_answered(&method, response.status(), Outcome::Unkeyed);
+                self.tell_answered(&method, response.status(), outcome);
                 response
             }
             Err(_) => self.lost(&method),
@@ -243,6 +265,44 @@ where
 
 /// Key and scope, where there is a key; the content; a place among the requests under way.
 type Judged = (Option<(Carried, ScopeId)>, Bytes, OwnedSemaphorePermit);
+
+/// What the head says: parameters of the path, key, scope, and a place among the requests under way.
+type Head = (
+    Vec<(Arc<str>, String)>,
+    Option<Carried>,
+    ScopeId,
+    OwnedSemaphorePermit,
+);
+
+/// A refusal, and the content as far as it can still be had.
+type Refused = (Refusal, Option<Body>);
+
+/// The key, once the content is there; an error where there has to be one, or the content is not
+/// what it says.
+fn judge_content(
+    policy: &Policy,
+    params: &Params,
+    parts: &Parts,
+    content: &Bytes,
+    carried: Option<Carried>,
+) -> Result<Option<Carried>, Refusal> {
+    let carried = match carried {
+        Some(carried) if !needs_body(policy) => Some(carried),
+        _ => find_key(policy, params, parts, Some(content)).map_err(Refusal::invalid_key)?,
+    };
+    if carried.is_none() {
+        no_key(policy, params)?;
+    } else if !digest::content_matches(&parts.headers, content) {
+        return Err(Refusal::other_digest());
+    }
+    Ok(carried)
+}
+
+/// Whether a request may do without a key.
+fn no_key(policy: &Policy, params: &Params) -> Result<(), Refusal> {
+    let refused = path::not_routed(policy, params).or_else(|| without_key(policy));
+    refused.map_or(Ok(()), Err)
+}
 
 /// A request's target as received, with its query.
 pub(crate) fn target_of(parts: &Parts) -> &str {

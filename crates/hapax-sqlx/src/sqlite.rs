@@ -60,6 +60,12 @@ impl Statements for Sqlite {
         .map(|done| done.rows_affected())
     }
 
+    /// A statement that fails takes back itself alone. Where SQLite ends the transaction, the commit
+    /// fails.
+    async fn assure_unbroken(_connection: &mut Self::Connection) -> sqlx::Result<()> {
+        Ok(())
+    }
+
     fn kind_of(error: &sqlx::Error) -> FailureKind {
         let code = error
             .as_database_error()

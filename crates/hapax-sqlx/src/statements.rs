@@ -153,6 +153,14 @@ pub trait Statements: Database {
         limit: i64,
     ) -> impl Future<Output = sqlx::Result<Vec<FlowRow>>> + Send;
 
+    /// Forgets requests of which no step is done that nobody has touched for so long, up to `limit` of
+    /// them.
+    fn forget_flows(
+        connection: &mut Self::Connection,
+        older_than_ms: i64,
+        limit: i64,
+    ) -> impl Future<Output = sqlx::Result<()>> + Send;
+
     /// Writes an event to be sent.
     fn put_event(
         connection: &mut Self::Connection,
@@ -173,6 +181,11 @@ pub trait Statements: Database {
     fn end_event(
         connection: &mut Self::Connection,
         number: i64,
+    ) -> impl Future<Output = sqlx::Result<()>> + Send;
+
+    /// Fails when an earlier statement has failed and a commit would silently be a rollback.
+    fn assure_unbroken(
+        connection: &mut Self::Connection,
     ) -> impl Future<Output = sqlx::Result<()>> + Send;
 
     /// Why a statement failed.
@@ -293,6 +306,27 @@ macro_rules! common_statements {
             .iter()
             .map(|row| Ok((row.try_get(0)?, row.try_get(1)?, row.try_get(2)?)))
             .collect()
+        }
+
+        async fn forget_flows(
+            connection: &mut Self::Connection,
+            older_than_ms: i64,
+            limit: i64,
+        ) -> sqlx::Result<()> {
+            sqlx::query(concat!(
+                "DELETE FROM hapax_flows WHERE key IN (SELECT f.key FROM hapax_flows f
+                 WHERE f.touched_at <= ",
+                $now,
+                " - $1 AND NOT EXISTS (SELECT 1 FROM hapax_steps s WHERE s.key = f.key)
+                 ORDER BY f.touched_at LIMIT $2",
+                $skip,
+                ")"
+            ))
+            .bind(older_than_ms)
+            .bind(limit)
+            .execute(connection)
+            .await
+            .map(|_| ())
         }
 
         async fn put_event(

@@ -209,18 +209,17 @@ impl From<sqlx::Error> for DatabaseError {
     }
 }
 
-/// On an answer: the database rolled the transaction back, and running it again may succeed.
+/// On an answer: it is a failure of the database. `Conflict`: it rolled the transaction back, and
+/// running it again may succeed.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Conflicted;
+pub(crate) struct Failed(pub(crate) FailureKind);
 
 impl IntoResponse for DatabaseError {
     fn into_response(self) -> Response {
         let detail = "The database failed. Nothing has happened.";
         let problem = Problem::new(ProblemKind::RolledBack, detail);
         let mut response = problem.response().map(axum_core::body::Body::from);
-        if self.kind == FailureKind::Conflict {
-            response.extensions_mut().insert(Conflicted);
-        }
+        response.extensions_mut().insert(Failed(self.kind));
         response
     }
 }

@@ -1,9 +1,10 @@
-//! A request without a key: its handler runs in a transaction all the same.
+//! A request that is not keyed, or only observed: its handler runs in a transaction all the same.
 
 use axum_core::body::Body;
-use bytes::Bytes;
 use http::request::Parts;
 use http::{Request, Response};
+use sqlx::Transaction;
+use sqlx::error::ErrorKind;
 use tower_service::Service;
 
 use hapax_core::problem::{Problem, ProblemKind};
@@ -12,6 +13,7 @@ use hapax_core::settle::{self, Settlement};
 use crate::Dialect;
 use crate::execution::{self, BoxError, Ended};
 use crate::layer::Shared;
+use crate::statements::FailureKind;
 use crate::transaction::Slot;
 
 /// Runs the handler once and commits what its answer says is done.
@@ -19,7 +21,7 @@ pub(crate) async fn run<DB, I>(
     shared: &Shared<DB>,
     inner: I,
     parts: Parts,
-    content: Bytes,
+    body: Body,
 ) -> Response<Body>
 where
     DB: Dialect,
@@ -37,7 +39,7 @@ where
         return answer(&Problem::new(ProblemKind::StoreUnavailable, detail));
     };
     let slot = Slot::new(transaction);
-    let mut request = Request::from_parts(parts, Body::from(content));
+    let mut request = Request::from_parts(parts, body);
     request.extensions_mut().insert(slot.clone());
     let policy = &shared.policy;
     let ended = execution::run(
@@ -63,11 +65,33 @@ where
     let is_done = settlement == Settlement::Complete && !slot.is_rolled_back();
     if !is_done {
         let _ = transaction.rollback().await;
-    } else if transaction.commit().await.is_err() {
-        let detail = "The commit failed. Nobody can know whether the operation happened.";
-        return answer(&Problem::new(ProblemKind::OutcomeUnknown, detail));
+    } else if let Err(problem) = commit(transaction).await {
+        return answer(&problem);
     }
     Response::from_parts(*parts, execution::body(content, rest))
+}
+
+/// Commits. With a key, storing the record is what finds a transaction that is broken; here
+/// nothing is stored, so it is asked.
+async fn commit<DB: Dialect>(mut transaction: Transaction<'static, DB>) -> Result<(), Problem> {
+    let broken = |_| {
+        let detail = "A statement failed. It was rolled back; nothing has happened.";
+        Problem::new(ProblemKind::RolledBack, detail)
+    };
+    DB::assure_unbroken(&mut transaction)
+        .await
+        .map_err(broken)?;
+    transaction.commit().await.map_err(|error| {
+        let is_refused = error
+            .as_database_error()
+            .is_some_and(|error| !matches!(error.kind(), ErrorKind::Other));
+        if is_refused || crate::kind_of(&error) == FailureKind::Conflict {
+            let detail = "The database refused the commit. Nothing has happened.";
+            return Problem::new(ProblemKind::RolledBack, detail);
+        }
+        let detail = "The commit failed. Nobody can know whether the operation happened.";
+        Problem::new(ProblemKind::OutcomeUnknown, detail)
+    })
 }
 
 fn answer(problem: &Problem) -> Response<Body> {
@@ -87,4 +111,11 @@ pub(crate) fn failed_problem(ended: &Ended) -> Problem {
 pub(crate) fn kept_problem() -> Problem {
     let detail = "The operation kept its transaction beyond its answer. Nothing was committed.";
     Problem::new(ProblemKind::RolledBack, detail)
+}
+
+/// A request that goes through recovery points and did not come to its end.
+pub(crate) fn stopped_problem() -> Problem {
+    let detail = "The operation stopped on its way. Send this request again with the same key: it goes \
+                  on after the last step that is done.";
+    Problem::new(ProblemKind::OutcomeUnknown, detail).retryable()
 }

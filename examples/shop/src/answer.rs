@@ -87,6 +87,8 @@ pub(crate) enum Refusal {
     NoMethod,
     /// The database failed before it was told to commit: nothing was done.
     Unavailable,
+    /// The payment provider did not confirm the charge; the next attempt asks again.
+    NoProvider,
     /// Something failed later: nobody knows.
     Broken,
 }
@@ -187,6 +189,17 @@ impl Refusal {
             Self::Unavailable => {
                 let detail = "Nothing was done. Try again.".to_owned();
                 ("unavailable", S::SERVICE_UNAVAILABLE, "Unavailable", detail)
+            }
+            Self::NoProvider => {
+                let detail = "The payment provider did not confirm the charge. Send this request \
+                              again with the same key: it goes on where it stopped."
+                    .to_owned();
+                (
+                    "provider-unavailable",
+                    S::SERVICE_UNAVAILABLE,
+                    "The payment provider is unavailable",
+                    detail,
+                )
             }
             Self::Broken => {
                 let detail = "It is not known what became of the request.".to_owned();

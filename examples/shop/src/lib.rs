@@ -7,7 +7,8 @@
 //! 3. `shop`: what the service does: order and charge are written in one transaction;
 //! 4. `api`: the methods of HTTP on top, each with its semantics;
 //! 5. `protect`: the ways in which `POST /create-order` can be made safe to repeat;
-//! 6. `answer`: every status and problem that the service answers with.
+//! 6. `steps`: an order whose charge is made by somebody else (`provider`), step by step;
+//! 7. `answer`: every status and problem that the service answers with.
 //!
 //! Two ways of creating an order stand side by side. `POST /create-order` is the naive one: the
 //! server makes the id, so that it cannot tell a repeat from a second order. `PUT
@@ -19,8 +20,10 @@ mod api;
 mod order;
 mod orders;
 mod protect;
+mod provider;
 mod serve;
 mod shop;
+mod steps;
 
 pub use api::router;
 pub use protect::Mode;

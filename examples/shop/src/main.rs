@@ -28,6 +28,13 @@ struct Cli {
     /// Where `--mode keyed` keeps its keys; in memory without it.
     #[arg(long, value_name = "DIR")]
     keys: Option<PathBuf>,
+    /// With `--mode transactional`: charges are made by the payment provider at this address
+    /// (http://host:port), and an order is made in steps with recovery points.
+    #[arg(long, value_name = "URL")]
+    provider: Option<String>,
+    /// After how many milliseconds the shop goes on with an order that was left between two steps.
+    #[arg(long, value_name = "MS", default_value_t = 10_000)]
+    abandoned_after: u64,
     /// How long an order takes, in milliseconds: committed half way, answered at the end.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     work: u64,
@@ -46,14 +53,21 @@ enum ModeName {
     Transactional,
 }
 
-impl ModeName {
-    fn mode(self, directory: Option<PathBuf>) -> Mode {
-        match self {
-            Self::Naive => Mode::Naive,
-            Self::Put => Mode::Put,
-            Self::Keyed => Mode::Keyed { directory },
-            Self::Transactional => Mode::Transactional,
-        }
+impl Cli {
+    fn mode(&self) -> Result<Mode, &'static str> {
+        Ok(match (self.mode, &self.provider) {
+            (ModeName::Naive, None) => Mode::Naive,
+            (ModeName::Put, None) => Mode::Put,
+            (ModeName::Keyed, None) => Mode::Keyed {
+                directory: self.keys.clone(),
+            },
+            (ModeName::Transactional, None) => Mode::Transactional,
+            (ModeName::Transactional, Some(provider)) => Mode::Stepwise {
+                provider: provider.clone(),
+                abandoned_for: Duration::from_millis(self.abandoned_after),
+            },
+            (_, Some(_)) => return Err("--provider needs --mode transactional"),
+        })
     }
 }
 
@@ -85,7 +99,7 @@ async fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         Some(file) => Shop::open(file).await?,
     };
     let shop = shop.work(Duration::from_millis(cli.work));
-    let shop = shop.mode(cli.mode.mode(cli.keys)).await?;
+    let shop = shop.mode(cli.mode()?).await?;
     let listener = TcpListener::bind(cli.listen).await?;
     let address = listener.local_addr()?;
     let mut out = std::io::stdout();

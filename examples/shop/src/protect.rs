@@ -20,7 +20,9 @@ use crate::answer::{Refusal, created};
 use crate::api::{Payload, create_order, request_of};
 use crate::order::{Order, OrderId};
 use crate::orders::Orders;
+use crate::provider::Provider;
 use crate::shop::{Databases, OpenError, Shop};
+use crate::steps::Stepwise;
 
 /// How long a duplicate waits for the first attempt.
 const WAIT: Duration = Duration::from_secs(10);
@@ -42,6 +44,14 @@ pub enum Mode {
     /// `POST /create-order` behind an idempotency key that is committed with the order and its
     /// charge. No outcome is ever unknown.
     Transactional,
+    /// As `Transactional`, but charges are made by a payment provider over HTTP, which no
+    /// transaction can take back: an order is made in steps, each committed with its result.
+    Stepwise {
+        /// Where the provider is: `http://host:port`. It has to honour `Idempotency-Key`.
+        provider: String,
+        /// After how long without a step the shop goes on with an order by itself.
+        abandoned_for: Duration,
+    },
 }
 
 /// A mode, with what it needs.
@@ -52,6 +62,8 @@ pub(crate) enum Protection {
     Keyed(HapaxLayer<AnyStore>),
     Sqlite(TransactionLayer<sqlx::Sqlite>),
     Postgres(TransactionLayer<sqlx::Postgres>),
+    SqliteStepwise(Arc<Stepwise<sqlx::Sqlite>>),
+    PostgresStepwise(Arc<Stepwise<sqlx::Postgres>>),
 }
 
 fn policy() -> Policy {
@@ -73,6 +85,27 @@ impl Protection {
             (Mode::Transactional, Databases::Postgres(pool)) => {
                 Self::Postgres(transactional(pool.clone()).await?)
             }
+            (
+                Mode::Stepwise {
+                    provider,
+                    abandoned_for,
+                },
+                database,
+            ) => {
+                let provider = Provider::parse(&provider).ok_or(OpenError::Provider)?;
+                match database {
+                    Databases::Sqlite(pool) => {
+                        let opened =
+                            Stepwise::open(pool.clone(), policy(), provider, abandoned_for);
+                        Self::SqliteStepwise(Arc::new(opened.await?))
+                    }
+                    Databases::Postgres(pool) => {
+                        let opened =
+                            Stepwise::open(pool.clone(), policy(), provider, abandoned_for);
+                        Self::PostgresStepwise(Arc::new(opened.await?))
+                    }
+                }
+            }
         })
     }
 
@@ -93,7 +126,19 @@ impl Protection {
             }
             Self::Sqlite(layer) => post(create_order_once::<sqlx::Sqlite>).layer(layer.clone()),
             Self::Postgres(layer) => post(create_order_once::<sqlx::Postgres>).layer(layer.clone()),
+            Self::SqliteStepwise(stepwise) => stepwise.route(),
+            Self::PostgresStepwise(stepwise) => stepwise.route(),
         })
+    }
+
+    /// Goes on with orders that were abandoned between two steps, where there are steps; does not
+    /// end before the shop does.
+    pub(crate) async fn complete(&self, shop: Shop) {
+        match self {
+            Self::SqliteStepwise(stepwise) => stepwise.complete(shop).await,
+            Self::PostgresStepwise(stepwise) => stepwise.complete(shop).await,
+            Self::Naive | Self::Put | Self::Keyed(_) | Self::Sqlite(_) | Self::Postgres(_) => {}
+        }
     }
 }
 

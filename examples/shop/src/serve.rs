@@ -40,6 +40,10 @@ pub async fn serve(
     shop: Shop,
     shutdown: impl Future<Output = ()>,
 ) -> io::Result<()> {
+    let completing = tokio::spawn({
+        let shop = shop.clone();
+        async move { shop.protection().complete(shop.clone()).await }
+    });
     let service = TowerToHyperService::new(router(shop));
     let connections = GracefulShutdown::new();
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
@@ -70,6 +74,7 @@ pub async fn serve(
         });
     }
     drop(listener);
+    completing.abort();
     let _ = timeout(DRAIN_PATIENCE, connections.shutdown()).await;
     Ok(())
 }

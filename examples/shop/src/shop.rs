@@ -40,6 +40,9 @@ pub enum OpenError {
     /// The records of idempotency keys cannot be opened.
     #[error("cannot open the records of keys: {0}")]
     Store(Box<dyn std::error::Error + Send + Sync>),
+    /// The payment provider's address is none.
+    #[error("the payment provider's address has to be http://host:port")]
+    Provider,
 }
 
 /// The database failed.

@@ -73,7 +73,7 @@ impl Attempt {
         }
         let reply = Reply {
             content: ReplyContent::Problem(problem),
-            status: None,
+            status: self.is_observing().then_some(IdempotencyStatus::Observed),
             expires: None,
             outcome,
             attempt: Some(executing.attempt),

@@ -11,6 +11,7 @@ use axum::extract::State;
 use axum::http::{HeaderMap, Request, Response, StatusCode};
 use axum::response::IntoResponse;
 use axum::routing::post;
+use hapax_core::event::Observer;
 use hapax_core::policy::Policy;
 use hapax_sqlx::{DatabaseError, Dialect, Options, Records, TransactionLayer, Tx};
 use serde_json::Value;
@@ -23,6 +24,8 @@ use tower::ServiceExt;
 pub(crate) trait Base: Dialect {
     /// A new database, and the folder that it is in.
     async fn pool() -> (Pool<Self>, Option<Arc<TempDir>>);
+    /// The table of lines.
+    async fn make_table(pool: &Pool<Self>);
     fn add_line(
         connection: &mut Self::Connection,
         line: &str,
@@ -41,11 +44,15 @@ macro_rules! base {
         impl Base for $database {
             async fn pool() -> (Pool<Self>, Option<Arc<TempDir>>) {
                 let (pool, folder) = $pool;
+                Self::make_table(&pool).await;
+                (pool, folder)
+            }
+
+            async fn make_table(pool: &Pool<Self>) {
                 sqlx::query("CREATE TABLE lines (line TEXT NOT NULL)")
-                    .execute(&pool)
+                    .execute(pool)
                     .await
                     .expect("a table");
-                (pool, folder)
             }
 
             async fn add_line(connection: &mut Self::Connection, line: &str) -> sqlx::Result<()> {
@@ -115,6 +122,16 @@ pub(crate) struct Controls {
     pub(crate) gate: Arc<Semaphore>,
 }
 
+impl Controls {
+    /// The first two runs wait here until they are let go together.
+    async fn meet(&self, run: u32) {
+        if run <= 2 {
+            self.entered.add_permits(1);
+            self.gate.acquire().await.expect("open").forget();
+        }
+    }
+}
+
 /// The application on its database.
 pub(crate) struct App<DB: Base> {
     pub(crate) pool: Pool<DB>,
@@ -154,6 +171,12 @@ impl Answer {
         self.header("idempotent-replayed") == Some("true")
     }
 
+    /// Whether the problem says that a repeat makes sense.
+    pub(crate) fn is_retryable(&self) -> bool {
+        let problem: Value = serde_json::from_str(&self.content).expect("a problem");
+        problem["retryable"].as_bool().expect("a word on it")
+    }
+
     pub(crate) fn problem(&self) -> String {
         let problem: Value = serde_json::from_str(&self.content).expect("a problem");
         let kind = problem["type"].as_str().expect("a type");
@@ -180,14 +203,24 @@ impl<DB: Base> App<DB> {
         Self::on(self.pool.clone(), self._folder.clone(), policy, options).await
     }
 
-    async fn on(
+    pub(crate) async fn on(
         pool: Pool<DB>,
         folder: Option<Arc<TempDir>>,
         policy: Policy,
         options: Options,
     ) -> Self {
+        Self::watched(pool, folder, policy, options, Arc::new(())).await
+    }
+
+    pub(crate) async fn watched(
+        pool: Pool<DB>,
+        folder: Option<Arc<TempDir>>,
+        policy: Policy,
+        options: Options,
+        observer: Arc<dyn Observer>,
+    ) -> Self {
         let records = Records::open(pool.clone()).await.expect("records");
-        let layer = TransactionLayer::new(records, policy, Arc::new(()), options).expect("a layer");
+        let layer = TransactionLayer::new(records, policy, observer, options).expect("a layer");
         let controls = Controls {
             runs: Arc::default(),
             entered: Arc::new(Semaphore::new(0)),
@@ -258,6 +291,24 @@ async fn handler<DB: Base>(
             DB::run_within(&mut **tx, raise).await?;
         }
         ("fail-until", _) => {}
+        ("cross", rows) => {
+            let touch = |row| match row {
+                "1" => "UPDATE cells SET touched = touched + 1 WHERE id = 1",
+                _ => "UPDATE cells SET touched = touched + 1 WHERE id = 2",
+            };
+            let (first, second) = rows.split_once(' ').expect("two rows");
+            DB::run_within(&mut **tx, touch(first)).await?;
+            controls.meet(run).await;
+            DB::run_within(&mut **tx, touch(second)).await?;
+        }
+        ("sum", _) => {
+            DB::run_within(&mut **tx, "SELECT COUNT(*) FROM lines").await?;
+            controls.meet(run).await;
+        }
+        ("go-on-after-a-failure", _) => {
+            let failed = DB::run_within(&mut **tx, "SELECT nothing FROM nowhere").await;
+            failed.expect_err("there is no such table");
+        }
         ("break", _) => DB::run_within(&mut **tx, "SELECT nothing FROM nowhere").await?,
         ("large", bytes) => {
             let bytes = bytes.parse().expect("a number");
@@ -282,7 +333,12 @@ pub(crate) async fn send(router: Router, key: Option<&str>, orders: &str, conten
         request = request.header("idempotency-key", key);
     }
     let request = request.body(Body::from(content.to_owned()));
-    let response = router.oneshot(request.expect("a request")).await;
+    exchange(router, request.expect("a request")).await
+}
+
+/// Sends any request, and reads the answer.
+pub(crate) async fn exchange(router: Router, request: Request<Body>) -> Answer {
+    let response = router.oneshot(request).await;
     let (parts, body) = response.expect("infallible").into_parts();
     let content = axum::body::to_bytes(body, usize::MAX)
         .await

@@ -19,13 +19,13 @@ use crate::app::{Answer, Base, patient, send};
 
 /// Where the outside is told what was asked of it, and with which key.
 #[derive(Clone, Default)]
-struct Outside {
+pub(crate) struct Outside {
     runs: Arc<AtomicU32>,
     keys: Arc<Mutex<Vec<String>>>,
 }
 
 impl Outside {
-    fn keys(&self) -> Vec<String> {
+    pub(crate) fn keys(&self) -> Vec<String> {
         self.keys.lock().expect("no panic within").clone()
     }
 }
@@ -68,9 +68,9 @@ async fn handler<DB: Base>(
     Ok((StatusCode::CREATED, format!("{order}, {charge}")).into_response())
 }
 
-struct Flow<DB: Base> {
+pub(crate) struct Flow<DB: Base> {
     pool: sqlx::Pool<DB>,
-    outside: Outside,
+    pub(crate) outside: Outside,
     layer: TransactionLayer<DB>,
     behind: Router,
     _folder: Option<Arc<tempfile::TempDir>>,
@@ -82,7 +82,7 @@ impl<DB: Base> Flow<DB> {
         Self::on(pool, folder, Outside::default()).await
     }
 
-    async fn on(
+    pub(crate) async fn on(
         pool: sqlx::Pool<DB>,
         folder: Option<Arc<tempfile::TempDir>>,
         outside: Outside,
@@ -109,7 +109,7 @@ impl<DB: Base> Flow<DB> {
         }
     }
 
-    async fn send(&self, key: &str, orders: &str, content: &str) -> Answer {
+    pub(crate) async fn send(&self, key: &str, orders: &str, content: &str) -> Answer {
         let router = self.behind.clone().layer(self.layer.clone());
         send(router, Some(key), orders, content).await
     }
@@ -136,9 +136,10 @@ pub(crate) async fn a_crash_between_two_steps_goes_on_after_the_last_that_is_com
         let crashed = flow.send("k", &orders, "a").await;
         assert_eq!(
             (crashed.status, crashed.problem().as_str()),
-            (500, "rolled-back"),
+            (504, "outcome-unknown"),
             "{point}"
         );
+        assert!(crashed.is_retryable(), "{point}: a repeat goes on");
         assert_eq!(
             (flow.count("lines").await, flow.count("records").await),
             (lines, 0),
@@ -240,6 +241,28 @@ pub(crate) async fn the_completer_finishes_what_was_abandoned<DB: Base>() {
     assert_eq!((flow.count("lines").await, flow.runs()), (2, runs));
     let keys = flow.outside.keys();
     assert_eq!((keys.len(), &keys[0]), (3, &keys[2]), "{keys:?}");
+}
+
+/// As a process leaves it that is killed between noting the request and its first step.
+pub(crate) async fn a_request_left_before_its_first_step_binds_its_key_only_for_a_while<
+    DB: Base,
+>() {
+    let flow = Flow::<DB>::start().await;
+    flow.send("k", "crash between two steps", "a").await;
+    DB::run(&flow.pool, "DELETE FROM hapax_steps").await;
+    let other = flow.send("k", "go", "b").await;
+    assert_eq!(
+        (other.status, other.problem().as_str()),
+        (422, "key-reused")
+    );
+    let complete = |age| flow.layer.complete(flow.behind.clone(), age, 10);
+    complete(Duration::from_secs(3600))
+        .await
+        .expect("a database");
+    assert_eq!(flow.count("flows").await, 1, "it is not that old");
+    assert_eq!(complete(Duration::ZERO).await.expect("a database"), 0);
+    assert_eq!(flow.count("flows").await, 0);
+    assert_eq!(flow.send("k", "go", "b").await.status, 201);
 }
 
 pub(crate) async fn two_processes_at_once_commit_each_step_once<DB: Base>() {

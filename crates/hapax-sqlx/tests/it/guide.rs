@@ -62,5 +62,5 @@ async fn every_command_of_the_guide_answers_what_it_says() {
             commands += 1;
         }
     }
-    assert_eq!(commands, 6);
+    assert_eq!(commands, 9);
 }

@@ -3,16 +3,22 @@
     clippy::expect_used,
     clippy::panic,
     clippy::indexing_slicing,
+    clippy::print_stdout,
     reason = "a test that cannot go on has failed"
 )]
 
 mod app;
 mod flows;
 mod guide;
+mod lost;
+mod observing;
 mod outbox;
+mod paths;
 mod postgres;
 mod postgres_only;
 mod scenarios;
+mod sqlite_only;
+mod wire;
 
 /// Every scenario as a test on each database.
 macro_rules! on_both {
@@ -53,7 +59,14 @@ on_both! {
     flows::another_payload_cannot_have_a_key_of_which_a_step_is_committed
     flows::a_refusal_after_a_committed_step_is_final
     flows::the_completer_finishes_what_was_abandoned
+    flows::a_request_left_before_its_first_step_binds_its_key_only_for_a_while
     flows::two_processes_at_once_commit_each_step_once
+    observing::an_observing_route_runs_everything_and_says_what_it_would_have_stopped
+    observing::recovery_points_cannot_be_only_observed
+    paths::the_id_in_the_path_is_the_key
+    paths::a_hundred_puts_of_one_id_at_once_make_one_commit
+    paths::a_path_and_a_header_have_to_agree
+    paths::a_route_without_the_parameter_runs_nothing
     outbox::an_event_is_sent_if_and_only_if_its_cause_was_committed
     outbox::an_event_that_was_not_sent_is_due_again_with_the_same_id
     outbox::two_at_once_send_each_event_once

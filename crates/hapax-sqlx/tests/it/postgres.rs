@@ -53,13 +53,16 @@ fn start() -> Server {
     let programs = programs();
     let folder = tempfile::tempdir().expect("a folder").keep();
     let mut shell = Command::new("/bin/sh");
+    // A commit is on disk when it is answered, as by default; a database that sets
+    // `synchronous_commit = on` waits for a standby as well, which never comes.
     // What the shell waits for never comes: its standard input ends with this process.
     shell
         .arg("-c")
         .arg(
             "cd / && \"$1/initdb\" -D \"$2/data\" -U test -A trust -E UTF8 --locale=C -N >/dev/null || exit 1
              \"$1/postgres\" -D \"$2/data\" -k \"$2\" -c listen_addresses= -c max_connections=300 \
-                 -c log_min_messages=fatal -c logging_collector=off 2>\"$2/log\" &
+                 -c log_min_messages=fatal -c logging_collector=off \
+                 -c synchronous_standby_names=nobody -c synchronous_commit=local 2>\"$2/log\" &
              echo started; read _; kill -QUIT $!; wait; rm -rf \"$2\"",
         )
         .arg("sh")

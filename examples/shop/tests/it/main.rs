@@ -8,10 +8,15 @@
 )]
 
 mod client;
+mod kills;
 mod modes;
 #[path = "../../../../crates/hapax-sqlx/tests/it/postgres.rs"]
 mod postgres;
 mod process;
+mod provider;
+mod steps;
+#[path = "../../../../crates/hapax-sqlx/tests/it/wire.rs"]
+mod wire;
 
 use std::time::Duration;
 

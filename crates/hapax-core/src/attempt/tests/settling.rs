@@ -175,6 +175,15 @@ fn rolled_back(outcome: Outcome) -> Input {
 }
 
 #[test]
+fn what_was_rolled_back_on_a_route_that_only_observes_is_said_to_be_observed() {
+    let mut attempt = life(|policy| policy.mode = Mode::Observe);
+    attempt.executing().gives(
+        rolled_back(Outcome::UpstreamError),
+        "reply RolledBack observed upstream_error",
+    );
+}
+
+#[test]
 fn what_was_rolled_back_is_told_and_nothing_is_written_for_it() {
     let mut attempt = life(|_| {});
     attempt.executing().gives(
