@@ -25,7 +25,7 @@ mod witness;
 mod writer;
 
 pub use open::OpenError;
-pub use options::{Health, NoObserver, Options, StoreObserver};
+pub use options::{Health, Options};
 pub use store::EmbeddedStore;
 
 #[cfg(feature = "fault-injection")]

@@ -1,14 +1,17 @@
 //! What a store in PostgreSQL can be told.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits::Limits;
+use crate::observer::{NoObserver, StoreObserver};
 
 /// The instant of a statement, in milliseconds since 1970 by the server's clock.
 const SERVER_CLOCK: &str = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
 /// How a store in PostgreSQL is set up.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PostgresOptions {
     /// How much it may hold; looked at with every sweep, so that it may be passed by what one
     /// second brings.
@@ -18,6 +21,8 @@ pub struct PostgresOptions {
     /// How long one operation may take; the server gives up on a statement after it, too.
     /// Default 5 s.
     pub operation_timeout: Duration,
+    /// Who is told about commits and damage.
+    pub observer: Arc<dyn StoreObserver>,
     /// The SQL expression whose value is the instant of a statement, so that tests can stop it.
     #[cfg(feature = "fault-injection")]
     pub clock: String,
@@ -29,9 +34,20 @@ impl Default for PostgresOptions {
             limits: Limits::default(),
             connections: 16,
             operation_timeout: Duration::from_secs(5),
+            observer: Arc::new(NoObserver),
             #[cfg(feature = "fault-injection")]
             clock: SERVER_CLOCK.to_owned(),
         }
+    }
+}
+
+impl fmt::Debug for PostgresOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresOptions")
+            .field("limits", &self.limits)
+            .field("connections", &self.connections)
+            .field("operation_timeout", &self.operation_timeout)
+            .finish_non_exhaustive()
     }
 }
 
