@@ -178,25 +178,37 @@ async fn a_commit_that_did_not_wait_for_its_standby_is_uncertain_and_not_shown_b
     server.go_on(&["synchronous_standby_names=never"]);
     let client = connect(&server.url()).await;
     let store = Arc::new(open(&server).await.expect("it opens"));
-    let key = sample::key(1);
-    let inserting = tokio::spawn({
-        let store = Arc::clone(&store);
-        async move { store.insert(&key, &sample::outstanding(1)).await }
-    });
-    cancel_when_waiting(&client).await;
-    let inserted = inserting.await.expect("no panic");
-    assert!(
-        matches!(inserted, Err(StoreError::Uncertain { .. })),
-        "{inserted:?}"
-    );
-    // The record is committed, and would be gone after a failover: it is not shown.
-    let reading = tokio::spawn({
-        let store = Arc::clone(&store);
-        async move { store.read(&key).await }
-    });
-    cancel_when_waiting(&client).await;
-    let read = reading.await.expect("no panic");
-    assert!(matches!(read, Err(StoreError::Refused { .. })), "{read:?}");
+    // An impatient operator, a shutdown: either way it is committed here and nowhere else.
+    for (number, way) in [(1, "pg_cancel_backend"), (2, "pg_terminate_backend")] {
+        let inserting = tokio::spawn({
+            let store = Arc::clone(&store);
+            async move {
+                let claim = sample::outstanding(number);
+                store.insert(&sample::key(number), &claim).await
+            }
+        });
+        end_when_waiting(&client, way).await;
+        let inserted = inserting.await.expect("no panic");
+        assert!(
+            matches!(inserted, Err(StoreError::Uncertain { .. })),
+            "{way}: {inserted:?}"
+        );
+        // The record would be gone after a failover: it is shown neither here nor by a gateway
+        // that connects now.
+        let newcomer = Arc::new(open(&server).await.expect("it opens"));
+        for store in [&store, &newcomer] {
+            let reading = tokio::spawn({
+                let store = Arc::clone(store);
+                async move { store.read(&sample::key(number)).await }
+            });
+            end_when_waiting(&client, "pg_cancel_backend").await;
+            let read = reading.await.expect("no panic");
+            assert!(
+                matches!(read, Err(StoreError::Refused { .. })),
+                "{way}: {read:?}"
+            );
+        }
+    }
     execute(&client, "ALTER SYSTEM SET synchronous_standby_names = ''").await;
     server.crash();
     server.go_on(&[]);
@@ -205,14 +217,14 @@ async fn a_commit_that_did_not_wait_for_its_standby_is_uncertain_and_not_shown_b
     assert_eq!(held.record, sample::outstanding(1));
 }
 
-/// Cancels the statement that waits for a standby, as an impatient operator would.
-async fn cancel_when_waiting(client: &Client) {
+/// Ends the statement that waits for a standby.
+async fn end_when_waiting(client: &Client, way: &str) {
     let deadline = Instant::now() + Duration::from_secs(30);
     let mut ticks = interval(Duration::from_millis(10));
-    let cancel =
-        "SELECT count(pg_cancel_backend(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'";
+    let end =
+        format!("SELECT count({way}(pid)) FROM pg_stat_activity WHERE wait_event = 'SyncRep'");
     loop {
-        let row = client.query_one(cancel, &[]).await.expect("it answers");
+        let row = client.query_one(&end, &[]).await.expect("it answers");
         if row.get::<_, i64>(0) > 0 {
             return;
         }

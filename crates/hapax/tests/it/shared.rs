@@ -18,6 +18,7 @@ use crate::upstream::{Act, Upstream, created};
 
 const CALLERS: usize = 200;
 const CYCLES: usize = 10;
+const HOLD_BACK: Duration = Duration::from_millis(50);
 /// How soon after a server's return a gateway must work again.
 const RECOVERY: Duration = Duration::from_secs(5);
 
@@ -212,7 +213,9 @@ pub(crate) fn work(gateway: &Gateway, name: &str, is_over: &Mutex<bool>) -> Sent
         let answer = connection.read().expect("an answer");
         match answer.status {
             201 => drop(sent.insert(key, Some(answer))),
-            503 | 504 | 409 => {}
+            // As clients do, it holds back: ten thousand refusals prove no more than a thousand.
+            503 => thread::park_timeout(HOLD_BACK),
+            504 | 409 => {}
             _ => panic!("{answer:?}"),
         }
     }
