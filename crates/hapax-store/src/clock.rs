@@ -107,11 +107,11 @@ impl Clock for ManualClock {
 }
 
 /// Measures how long work takes, for metrics; never an instant that anything is judged by.
-#[cfg(feature = "embedded")]
+#[cfg(any(feature = "embedded", feature = "postgres"))]
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Stopwatch(Instant);
 
-#[cfg(feature = "embedded")]
+#[cfg(any(feature = "embedded", feature = "postgres"))]
 impl Stopwatch {
     #[expect(clippy::disallowed_methods, reason = "the one place that reads clocks")]
     pub(crate) fn start() -> Self {

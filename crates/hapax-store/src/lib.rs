@@ -21,6 +21,8 @@ mod gauges;
 mod limits;
 #[cfg(feature = "memory")]
 mod memory;
+#[cfg(any(feature = "embedded", feature = "postgres"))]
+mod observer;
 #[cfg(feature = "postgres")]
 mod postgres;
 #[cfg(feature = "postgres")]
@@ -32,14 +34,14 @@ pub use clock::{ManualClock, SystemClock};
 #[cfg(all(feature = "embedded", feature = "fault-injection"))]
 pub use embedded::Faults;
 #[cfg(feature = "embedded")]
-pub use embedded::{
-    EmbeddedRestore, EmbeddedStore, Health, NoObserver, OpenError, Options, StoreObserver,
-};
+pub use embedded::{EmbeddedRestore, EmbeddedStore, Health, OpenError, Options};
 #[cfg(feature = "fault-injection")]
 pub use faulty::{Fault, FaultyStore, On};
 pub use limits::{Limits, random_secret};
 #[cfg(feature = "memory")]
 pub use memory::MemoryStore;
+#[cfg(any(feature = "embedded", feature = "postgres"))]
+pub use observer::{NoObserver, StoreObserver};
 #[cfg(feature = "postgres")]
 pub use postgres::{
     Migrated, PostgresError, PostgresOptions, PostgresRestore, PostgresStore,

@@ -39,9 +39,12 @@ use crate::service::target_of;
 /// An answer that has not come this long after the client was told that the outcome is unknown
 /// is no longer waited for; the record stays unknown.
 const LATE_ANSWER_LIMIT: Duration = Duration::from_secs(15 * 60);
-/// A waiting duplicate looks again at least this often: the first attempt may be on another
-/// node, or its end may have slipped in between looking and waiting.
-const LOOK_AGAIN: Duration = Duration::from_millis(250);
+/// A waiting duplicate looks again, even when nothing wakes it: the first attempt may be on
+/// another node, or its end may have slipped in between looking and waiting. First after this
+/// long, and then after twice as long each time.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// Not longer than this, however often it has looked.
+const LOOK_AT_LEAST: Duration = Duration::from_secs(1);
 
 type Call<R> = Pin<Box<dyn Future<Output = Result<Exchange<R>, UpstreamFailure>> + Send>>;
 
@@ -79,6 +82,8 @@ pub(crate) struct Drive<S, I, B, R> {
     pub(crate) asking: Option<Asking>,
     pub(crate) dispatched_at: Option<Instant>,
     pub(crate) upstream_took: Option<Duration>,
+    /// How often it has looked, as a waiting duplicate.
+    pub(crate) looks: u32,
     /// Held until the attempt is over: what is under way is bounded.
     pub(crate) _place: Place,
 }
@@ -188,7 +193,8 @@ where
     /// way, so its place is for others.
     async fn wait(&mut self, up_to: Duration, attempt: &Attempt) -> Input {
         let ticket = attempt.ticket();
-        let patience = up_to.min(look_again(attempt));
+        let patience = up_to.min(look_again(attempt, self.looks));
+        self.looks = self.looks.saturating_add(1);
         let waiting = self.shared.waiters.wait(ticket.key, ticket.scope, patience);
         let Some(reply_to) = self.reply_to.as_mut() else {
             return Input::WaitRefused;
@@ -490,16 +496,16 @@ fn unknown_problem() -> Problem {
     )
 }
 
-/// Spreads the looks of many waiters, by the randomness that each attempt already has.
-fn look_again(attempt: &Attempt) -> Duration {
-    let jitter = attempt
-        .ticket()
-        .claim
-        .as_bytes()
-        .first()
-        .copied()
-        .unwrap_or_default();
-    LOOK_AGAIN + Duration::from_millis(u64::from(jitter) / 4)
+/// How long a duplicate that has looked `looks` times waits before it looks again: up to a
+/// quarter less than its turn, so that many waiters do not ask together. The randomness is what
+/// each attempt already has, another part of it each time.
+fn look_again(attempt: &Attempt, looks: u32) -> Duration {
+    let turn = LOOK_AGAIN
+        .saturating_mul(1 << looks.min(16))
+        .min(LOOK_AT_LEAST);
+    let random = attempt.ticket().claim.as_bytes();
+    let part = random.iter().cycle().nth(looks as usize % random.len());
+    turn - turn * u32::from(part.copied().unwrap_or_default()) / 1024
 }
 
 /// The trace id of a `traceparent` (W3C Trace Context).

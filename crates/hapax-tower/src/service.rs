@@ -338,6 +338,7 @@ where
             asking: None,
             dispatched_at: None,
             upstream_took: None,
+            looks: 0,
             _place: place,
         };
         tokio::spawn(Box::new(drive).run(Box::new(Attempt::new(ticket))));

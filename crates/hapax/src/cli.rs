@@ -320,7 +320,8 @@ impl Failure {
                 ServeError::Tls(_)
                 | ServeError::Tokens(_)
                 | ServeError::Upstream(_)
-                | ServeError::UpstreamUrl(_),
+                | ServeError::UpstreamUrl(_)
+                | ServeError::NoAuditFile(_),
             ) => Exit::Configuration,
             Self::Serve(_) | Self::Demo(_) | Self::DemoChild(_) => Exit::Unreachable,
         }
@@ -340,7 +341,9 @@ fn of_store(failure: &StoreFailure) -> Exit {
         StoreFailure::UrlFile { .. }
         | StoreFailure::Url { .. }
         | StoreFailure::NothingToMigrate(_)
-        | StoreFailure::Postgres(PostgresError::Url(_)) => Exit::Configuration,
+        | StoreFailure::Postgres(PostgresError::Url(_) | PostgresError::Certificates(_)) => {
+            Exit::Configuration
+        }
         _ => Exit::Unreachable,
     }
 }

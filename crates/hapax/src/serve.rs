@@ -76,6 +76,11 @@ pub(crate) enum ServeError {
     /// The audit log cannot be opened.
     #[error("cannot open {0}")]
     Audit(#[from] AuditError),
+    /// Operators could act, and what they did would be forgotten.
+    #[error(
+        "with a store in {0}, `admin.audit_file` is mandatory: name a file for what operators do (a shared store has no place for it on this machine)"
+    )]
+    NoAuditFile(&'static str),
     /// The system refuses something that every process gets.
     #[error("the system refuses {what}: {source}")]
     System {
@@ -220,20 +225,15 @@ fn access(settings: &AdminSettings) -> Result<Access, TokenFileError> {
 }
 
 /// Where operators' actions are written down: as durably as the records they are about.
-fn audit_log(settings: &Settings, clock: &Arc<SystemClock>) -> Result<AuditLog, AuditError> {
+fn audit_log(settings: &Settings, clock: &Arc<SystemClock>) -> Result<AuditLog, ServeError> {
     let clock = Arc::<SystemClock>::clone(clock);
-    match (&settings.admin.audit_file, settings.store.kind) {
-        (Some(path), _) => AuditLog::open(path, clock),
-        (None, StoreKind::Embedded) => AuditLog::open(&settings.store.path.join(AUDIT_FILE), clock),
-        (None, kind) => {
-            if kind != StoreKind::Memory {
-                tracing::warn!(
-                    "operators' actions are written down in memory only: set admin.audit_file"
-                );
-            }
-            Ok(AuditLog::in_memory(clock))
-        }
-    }
+    let path = match (&settings.admin.audit_file, settings.store.kind) {
+        (Some(path), _) => path.clone(),
+        (None, StoreKind::Embedded) => settings.store.path.join(AUDIT_FILE),
+        (None, StoreKind::Memory) => return Ok(AuditLog::in_memory(clock)),
+        (None, StoreKind::Postgres) => return Err(ServeError::NoAuditFile("PostgreSQL")),
+    };
+    Ok(AuditLog::open(&path, clock)?)
 }
 
 /// Who is told what happens, the sender of spans among them where there is a collector.

@@ -84,7 +84,11 @@ pub(crate) fn open(
         StoreKind::Embedded => open_embedded(settings, metrics).map(AnyStore::Embedded),
         StoreKind::Postgres => {
             let url = url(settings)?;
-            let opening = PostgresStore::open(url.secret(), postgres_options(settings));
+            let options = PostgresOptions {
+                observer: Arc::new(StoreMetrics(Arc::clone(metrics))),
+                ..postgres_options(settings)
+            };
+            let opening = PostgresStore::open(url.secret(), options);
             Ok(AnyStore::Postgres(runtime.block_on(opening)?))
         }
     }

@@ -377,7 +377,7 @@ impl Observer for Metrics {
     }
 }
 
-/// The metrics as the embedded store's observer.
+/// The metrics as a store's observer.
 #[derive(Debug, Clone)]
 pub(crate) struct StoreMetrics(pub(crate) std::sync::Arc<Metrics>);
 

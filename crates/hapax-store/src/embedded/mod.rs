@@ -27,7 +27,7 @@ mod witness;
 mod writer;
 
 pub use open::OpenError;
-pub use options::{Health, NoObserver, Options, StoreObserver};
+pub use options::{Health, Options};
 pub use restore::EmbeddedRestore;
 pub use store::EmbeddedStore;
 

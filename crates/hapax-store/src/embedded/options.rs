@@ -2,12 +2,12 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use hapax_core::time::Clock;
 
 use crate::clock::SystemClock;
 use crate::limits::Limits;
+use crate::observer::{NoObserver, StoreObserver};
 
 /// How an embedded store is set up.
 #[derive(Clone)]
@@ -54,26 +54,6 @@ impl fmt::Debug for Options {
             .field("memtable_bytes", &self.memtable_bytes)
             .finish_non_exhaustive()
     }
-}
-
-/// Is told what the writer does; called on the writer's thread, so it must not block.
-pub trait StoreObserver: Send + Sync + 'static {
-    /// A batch of `operations` was written and synced in `took`.
-    fn synced(&self, took: Duration, operations: usize);
-    /// Writing failed; from now on the store refuses to write.
-    fn failed(&self, reason: &str);
-    /// A record's bytes are damaged, found for the first time.
-    fn damaged(&self, what: &str);
-}
-
-/// Does nothing.
-#[derive(Debug, Clone, Copy, Default)]
-pub struct NoObserver;
-
-impl StoreObserver for NoObserver {
-    fn synced(&self, _: Duration, _: usize) {}
-    fn failed(&self, _: &str) {}
-    fn damaged(&self, _: &str) {}
 }
 
 /// Whether a store can write.

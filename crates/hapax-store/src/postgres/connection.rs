@@ -2,45 +2,44 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use deadpool::managed::{Manager, Metrics, RecycleError, RecycleResult};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_postgres::error::Severity;
-use tokio_postgres::{AsyncMessage, Client, Config, NoTls};
+use tokio_postgres::{AsyncMessage, Client, Config};
 
+use super::address::Address;
+use super::doubts::Doubts;
 use super::error::PostgresError;
 use super::options::PostgresOptions;
 use super::statements::Statements;
 
-/// How long a silent connection is trusted before the system asks the other side.
-const KEEPALIVE_AFTER: Duration = Duration::from_secs(30);
+/// Settings of a session, where the server has them. Every statement is one of a few that look
+/// rows up by an index: a plan made once is right for ever, and one made while the table was
+/// small would read all of it when it is large.
+const SESSION: &str = "
+SELECT set_config(wanted.name, wanted.value, false)
+FROM (VALUES ('plan_cache_mode', 'force_generic_plan'), ('enable_seqscan', 'off'),
+    ('enable_hashjoin', 'off'), ('enable_mergejoin', 'off'), ('jit', 'off'))
+    AS wanted (name, value)
+JOIN pg_settings USING (name)";
 
-/// The settings of connections to `url`.
-pub(super) fn configure(url: &str, options: &PostgresOptions) -> Result<Config, PostgresError> {
-    // The parser's messages name the faulty option, never its value.
-    let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
-        PostgresError::Url(super::error::with_causes(&error))
-    })?;
-    if config.get_application_name().is_none() {
-        config.application_name(options.application_name);
-    }
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(options.operation_timeout);
-    }
-    config.keepalives_idle(KEEPALIVE_AFTER);
-    if config.get_tcp_user_timeout().is_none() {
-        config.tcp_user_timeout(options.operation_timeout);
-    }
-    Ok(config)
-}
+/// What decides whether the server can be used. Other servers that speak PostgreSQL's protocol
+/// do not have all of these settings.
+const CHECK: &str = "
+SELECT pg_is_in_recovery(), current_setting('fsync', true),
+    current_setting('full_page_writes', true), current_setting('synchronous_commit', true),
+    COALESCE(current_setting('synchronous_standby_names', true), '') <> ''";
 
 /// Makes connections.
 pub(super) struct Connector {
-    pub(super) config: Config,
+    pub(super) address: Address,
     pub(super) options: PostgresOptions,
+    pub(super) doubts: Arc<Doubts>,
+    /// The host that was the primary when last one was found: it is asked first.
+    last_good: AtomicUsize,
 }
 
 /// A connection that may be used.
@@ -50,7 +49,17 @@ pub(super) struct Connection {
     /// A statement was begun and its end not seen: whoever waited for it has left, or it failed.
     pub(super) is_in_doubt: bool,
     warnings: Arc<AtomicU64>,
-    driver: JoinHandle<()>,
+    driver: Driver,
+}
+
+/// The task that moves a connection's bytes. Closes the socket when it is dropped, even when
+/// the server still works on something.
+struct Driver(JoinHandle<()>);
+
+impl Drop for Driver {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 impl Connection {
@@ -61,20 +70,50 @@ impl Connection {
     }
 }
 
-impl Drop for Connection {
-    fn drop(&mut self) {
-        // Closes the socket even when the server still works on something.
-        self.driver.abort();
-    }
-}
-
 impl Connector {
-    pub(super) async fn connect(&self) -> Result<Connection, PostgresError> {
-        let (client, mut connection) = self.config.connect(NoTls).await?;
+    pub(super) fn new(url: &str, options: PostgresOptions) -> Result<Self, PostgresError> {
+        Ok(Self {
+            address: Address::parse(url, &options)?,
+            options,
+            doubts: Arc::default(),
+            last_good: AtomicUsize::new(0),
+        })
+    }
+
+    /// A session with the primary, ready but for the statements; whichever host that is.
+    pub(super) async fn open(&self) -> Result<Session, PostgresError> {
+        let hosts = self.address.hosts.len();
+        let share = self.options.operation_timeout / u32::try_from(hosts).unwrap_or(u32::MAX);
+        let first = self.last_good.load(Ordering::Relaxed);
+        let mut failure = None;
+        for turn in 0..hosts {
+            let number = (first + turn) % hosts;
+            let Some(host) = self.address.hosts.get(number) else {
+                continue;
+            };
+            // A host that takes connections and says nothing leaves the others their share.
+            // Boxed: a handshake is large, and every future that may connect would hold it.
+            match timeout(share, Box::pin(self.open_at(host))).await {
+                Ok(Ok(session)) => {
+                    self.last_good.store(number, Ordering::Relaxed);
+                    return Ok(session);
+                }
+                Ok(Err(error)) => failure = worse(failure, error),
+                Err(_) => {
+                    let silent = PostgresError::Unusable("it did not answer in time".to_owned());
+                    failure = worse(failure, silent);
+                }
+            }
+        }
+        Err(failure.unwrap_or_else(|| PostgresError::Url("it has no host".to_owned())))
+    }
+
+    async fn open_at(&self, host: &Config) -> Result<Session, PostgresError> {
+        let (client, mut connection) = host.connect(self.address.tls.clone()).await?;
         let warnings = Arc::new(AtomicU64::new(0));
         let counter = Arc::clone(&warnings);
         // A notice is seen here before the end of the statement it belongs to.
-        let driver = tokio::spawn(async move {
+        let driver = Driver(tokio::spawn(async move {
             while let Some(Ok(message)) = poll_fn(|context| connection.poll_message(context)).await
             {
                 if let AsyncMessage::Notice(notice) = message
@@ -83,35 +122,24 @@ impl Connector {
                     counter.fetch_add(1, Ordering::AcqRel);
                 }
             }
-        });
-        let prepared = self.prepare(&client).await;
-        let statements = match prepared {
-            Ok(statements) => statements,
-            Err(error) => {
-                driver.abort();
-                return Err(error);
-            }
-        };
-        Ok(Connection {
+        }));
+        self.check(&client).await?;
+        Ok(Session {
             client,
-            statements,
-            is_in_doubt: false,
             warnings,
             driver,
         })
     }
 
-    async fn prepare(&self, client: &Client) -> Result<Statements, PostgresError> {
+    /// Refuses a server that cannot keep what it acknowledges, and sets the session up.
+    async fn check(&self, client: &Client) -> Result<(), PostgresError> {
         let timeout_ms = self.options.operation_timeout.as_millis();
         let session = format!(
             "SET statement_timeout = {timeout_ms}; SET client_min_messages = warning; \
              SET default_transaction_isolation = 'read committed'"
         );
         client.batch_execute(&session).await?;
-        // Other servers that speak PostgreSQL's protocol do not have all of these settings.
-        let select = "SELECT pg_is_in_recovery(), current_setting('fsync', true),
-            current_setting('full_page_writes', true), current_setting('synchronous_commit', true)";
-        let row = client.query_one(select, &[]).await?;
+        let row = client.query_one(CHECK, &[]).await?;
         if row.try_get(0)? {
             return Err(PostgresError::Standby);
         }
@@ -128,7 +156,30 @@ impl Connector {
                 });
             }
         }
-        Ok(Statements::prepare(client, self.options.clock()).await?)
+        // A server that was restarted while commits waited for the standby shows them to
+        // everybody, and so does one where somebody ended the sessions that waited. Either way
+        // connections are made anew.
+        if row.try_get(4)? {
+            self.doubts.raise();
+        }
+        client.query(SESSION, &[]).await?;
+        Ok(())
+    }
+}
+
+/// A checked connection without its statements.
+pub(super) struct Session {
+    pub(super) client: Client,
+    warnings: Arc<AtomicU64>,
+    driver: Driver,
+}
+
+/// Of the failures of several hosts, the one that says most: a standby is no news where another
+/// host should have been the primary.
+fn worse(before: Option<PostgresError>, error: PostgresError) -> Option<PostgresError> {
+    match (before, error) {
+        (Some(before), PostgresError::Standby) => Some(before),
+        (_, error) => Some(error),
     }
 }
 
@@ -137,7 +188,21 @@ impl Manager for Connector {
     type Error = PostgresError;
 
     async fn create(&self) -> Result<Connection, PostgresError> {
-        match timeout(self.options.operation_timeout, self.connect()).await {
+        let connecting = async {
+            let Session {
+                client,
+                warnings,
+                driver,
+            } = self.open().await?;
+            Ok(Connection {
+                statements: Statements::prepare(&client, self.options.clock()).await?,
+                client,
+                is_in_doubt: false,
+                warnings,
+                driver,
+            })
+        };
+        match timeout(self.options.operation_timeout, connecting).await {
             Ok(connected) => connected,
             Err(_) => Err(PostgresError::Unusable(
                 "it did not answer in time".to_owned(),
@@ -150,7 +215,10 @@ impl Manager for Connector {
         connection: &mut Connection,
         _: &Metrics,
     ) -> RecycleResult<PostgresError> {
-        if connection.is_in_doubt || connection.client.is_closed() {
+        if connection.is_in_doubt
+            || connection.client.is_closed()
+            || connection.driver.0.is_finished()
+        {
             return Err(RecycleError::message("the connection is in doubt"));
         }
         Ok(())

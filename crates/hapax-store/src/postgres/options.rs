@@ -1,8 +1,11 @@
 //! What a store in PostgreSQL can be told.
 
+use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::limits::Limits;
+use crate::observer::{NoObserver, StoreObserver};
 
 /// How the connections of gateways are called.
 pub(super) const GATEWAY: &str = "hapax";
@@ -11,7 +14,7 @@ pub(super) const GATEWAY: &str = "hapax";
 const SERVER_CLOCK: &str = "floor(extract(epoch FROM clock_timestamp()) * 1000)::bigint";
 
 /// How a store in PostgreSQL is set up.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct PostgresOptions {
     /// How much it may hold; looked at with every sweep, so that it may be passed by what one
     /// second brings.
@@ -23,6 +26,8 @@ pub struct PostgresOptions {
     pub operation_timeout: Duration,
     /// What connections are called at the server, where the URL does not say. Default `hapax`, which means a gateway.
     pub application_name: &'static str,
+    /// Who is told about commits and damage.
+    pub observer: Arc<dyn StoreObserver>,
     /// The SQL expression whose value is the instant of a statement, so that tests can stop it.
     #[cfg(feature = "fault-injection")]
     pub clock: String,
@@ -35,9 +40,20 @@ impl Default for PostgresOptions {
             connections: 16,
             operation_timeout: Duration::from_secs(5),
             application_name: GATEWAY,
+            observer: Arc::new(NoObserver),
             #[cfg(feature = "fault-injection")]
             clock: SERVER_CLOCK.to_owned(),
         }
+    }
+}
+
+impl fmt::Debug for PostgresOptions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("PostgresOptions")
+            .field("limits", &self.limits)
+            .field("connections", &self.connections)
+            .field("operation_timeout", &self.operation_timeout)
+            .finish_non_exhaustive()
     }
 }
 

@@ -5,10 +5,10 @@ use hapax_core::record::Held;
 use hapax_core::secret::{HashKeys, Secret};
 use tokio_postgres::Client;
 
-use super::connection::configure;
+use super::connection::{Connector, Session};
 use super::error::PostgresError;
 use super::options::{GATEWAY, PostgresOptions};
-use super::schema::{connect, migrate};
+use super::schema::migrate;
 use crate::shared;
 use crate::transfer::TransferError;
 
@@ -21,7 +21,7 @@ const INSERT: &str = "INSERT INTO hapax_store_records
 
 /// A store that is being filled. Nobody sees a record before all of them are there.
 pub struct PostgresRestore {
-    client: Client,
+    session: Session,
     keys: HashKeys,
 }
 
@@ -38,15 +38,19 @@ impl PostgresRestore {
         secret: &Secret,
     ) -> Result<Self, TransferError> {
         migrate(url, options).await?;
-        let mut config = configure(url, options)?;
-        config.application_name(NAME);
-        let client = connect(&config).await?;
-        let begin = "BEGIN; LOCK TABLE hapax_store_records IN ACCESS EXCLUSIVE MODE";
+        let options = PostgresOptions {
+            application_name: NAME,
+            ..options.clone()
+        };
+        let session = Connector::new(url, options)?.open().await?;
+        let client = &session.client;
+        // All of it is one transaction, which takes as long as it takes.
+        let begin = "SET statement_timeout = 0; BEGIN; LOCK TABLE hapax_store_records IN ACCESS EXCLUSIVE MODE";
         client
             .batch_execute(begin)
             .await
             .map_err(PostgresError::from)?;
-        let connected = connected_gateways(&client).await?;
+        let connected = connected_gateways(client).await?;
         if connected > 0 {
             return Err(TransferError::InUse(connected));
         }
@@ -66,7 +70,7 @@ impl PostgresRestore {
             .await
             .map_err(PostgresError::from)?;
         Ok(Self {
-            client,
+            session,
             keys: HashKeys::derive(secret),
         })
     }
@@ -86,6 +90,7 @@ impl PostgresRestore {
             values,
         } = columns;
         let written = self
+            .session
             .client
             .execute(
                 INSERT,
@@ -105,7 +110,7 @@ impl PostgresRestore {
     }
 
     pub(crate) async fn finish(self) -> Result<(), TransferError> {
-        let committed = self.client.batch_execute("COMMIT").await;
+        let committed = self.session.client.batch_execute("COMMIT").await;
         Ok(committed.map_err(PostgresError::from)?)
     }
 }

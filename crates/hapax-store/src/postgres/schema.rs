@@ -1,9 +1,9 @@
 //! The tables, by version, and their migrations. A migration that was released never changes.
 
 use hapax_core::secret::Secret;
-use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres::Client;
 
-use super::connection::configure;
+use super::connection::Connector;
 use super::error::PostgresError;
 use super::options::PostgresOptions;
 use crate::limits::random_secret;
@@ -47,8 +47,10 @@ pub struct Migrated {
 /// # Errors
 /// See [`PostgresError`]. Whatever failed can be tried again.
 pub async fn migrate(url: &str, options: &PostgresOptions) -> Result<Migrated, PostgresError> {
-    let config = configure(url, options)?;
-    let mut client = connect(&config).await?;
+    let mut session = Connector::new(url, options.clone())?.open().await?;
+    let client = &mut session.client;
+    // A change of a large table takes as long as it takes.
+    client.batch_execute("SET statement_timeout = 0").await?;
     let secret = random_secret()?;
     for _ in 1..ATTEMPTS {
         if client.batch_execute(META).await.is_ok() {
@@ -115,11 +117,4 @@ pub(super) async fn check(client: &Client) -> Result<Secret, PostgresError> {
     let secret: &[u8] = row.try_get(1)?;
     let secret = secret.try_into().map_err(|_| PostgresError::Secret)?;
     Ok(Secret::from_bytes(secret))
-}
-
-pub(super) async fn connect(config: &Config) -> Result<Client, PostgresError> {
-    let (client, connection) = config.connect(NoTls).await?;
-    // Ends with the client.
-    tokio::spawn(connection);
-    Ok(client)
 }

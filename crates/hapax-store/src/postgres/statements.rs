@@ -5,52 +5,81 @@
 
 use tokio_postgres::{Client, Statement};
 
-/// Claims a vacant key, or says who holds it. An occupied key is only read: no lock, no sync.
+/// Values up to this many bytes come with the answer to a batch; larger ones are read one by
+/// one, so that a batch stays small in memory.
+const WHOLE_BYTES: usize = 64 * 1024;
+
+/// Claims the keys that are vacant, and says who holds the others. An occupied key is only
+/// read: no lock, no sync. Keys are taken in their order, in which everybody takes them, so
+/// that nobody waits in a circle.
 ///
-/// No row at all: another transaction took the key after this statement's snapshot. Whoever
-/// asks again sees it.
-const INSERT: &str = "
+/// No row for a key: another transaction took it after this statement's snapshot. Whoever asks
+/// again sees it. No value in a row: it is large, and whoever needs it reads it.
+const CLAIM: &str = "
 WITH clock AS (SELECT {clock} AS ms),
+asked AS (
+    SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::smallint[], $4::bigint[], $5::bytea[])
+        AS asked (key, claim, state, lifetime, value)
+),
 held AS (
-    SELECT r.claim, r.claimed_at, r.written_at, r.expires_at, r.value
-    FROM hapax_store_records r, clock
-    WHERE r.key = $1 AND (r.expires_at IS NULL OR r.expires_at > clock.ms)
+    SELECT r.key, r.claim, r.claimed_at, r.written_at, r.expires_at,
+        CASE WHEN octet_length(r.value) <= {whole} THEN r.value END AS value
+    FROM asked JOIN hapax_store_records r ON r.key = asked.key, clock
+    WHERE r.expires_at IS NULL OR r.expires_at > clock.ms
 ),
 taken AS (
     INSERT INTO hapax_store_records AS r (key, claim, state, claimed_at, written_at, expires_at, value)
-    SELECT $1, $2, $3, ms, ms, ms + $4::bigint, $5 FROM clock
-    WHERE NOT EXISTS (SELECT 1 FROM held)
+    SELECT asked.key, asked.claim, asked.state, ms, ms, ms + asked.lifetime, asked.value
+    FROM asked, clock
+    WHERE NOT EXISTS (SELECT 1 FROM held WHERE held.key = asked.key)
+    ORDER BY asked.key
     ON CONFLICT (key) DO UPDATE SET
         claim = EXCLUDED.claim, state = EXCLUDED.state, claimed_at = EXCLUDED.claimed_at,
         written_at = EXCLUDED.written_at, expires_at = EXCLUDED.expires_at, value = EXCLUDED.value
     WHERE r.expires_at <= EXCLUDED.written_at
-    RETURNING r.written_at
+    RETURNING r.key, r.written_at
 )
-SELECT taken.written_at AS now, NULL::bytea AS claim, NULL::bigint AS claimed_at,
+SELECT taken.key, taken.written_at AS now, NULL::bytea AS claim, NULL::bigint AS claimed_at,
     NULL::bigint AS written_at, NULL::bigint AS expires_at, NULL::bytea AS value
 FROM taken
 UNION ALL
-SELECT GREATEST(clock.ms, held.written_at), held.claim, held.claimed_at, held.written_at,
+SELECT held.key, GREATEST(clock.ms, held.written_at), held.claim, held.claimed_at, held.written_at,
     held.expires_at, held.value
 FROM held, clock";
 
+/// Replaces the records that are still held by the claim that is expected; a row for each.
 const REPLACE: &str = "
 WITH clock AS (SELECT {clock} AS ms)
 UPDATE hapax_store_records AS r SET
-    claim = $3, state = $4,
-    claimed_at = CASE WHEN r.claim = $3 THEN r.claimed_at ELSE GREATEST(clock.ms, r.written_at) END,
+    claim = asked.claim, state = asked.state,
+    claimed_at = CASE WHEN r.claim = asked.claim
+        THEN r.claimed_at ELSE GREATEST(clock.ms, r.written_at) END,
     written_at = GREATEST(clock.ms, r.written_at),
-    expires_at = GREATEST(clock.ms, r.written_at) + $5::bigint,
-    value = $6
-FROM clock
-WHERE r.key = $1 AND r.claim = $2 AND (r.expires_at IS NULL OR r.expires_at > clock.ms)
-RETURNING r.written_at";
+    expires_at = GREATEST(clock.ms, r.written_at) + asked.lifetime,
+    value = asked.value
+FROM clock, (
+    SELECT * FROM unnest($1::bytea[], $2::bytea[], $3::bytea[], $4::smallint[], $5::bigint[], $6::bytea[])
+        AS asked (key, expected, claim, state, lifetime, value)
+    ORDER BY key
+) AS asked
+WHERE r.key = asked.key AND r.claim = asked.expected
+    AND (r.expires_at IS NULL OR r.expires_at > clock.ms)
+RETURNING r.key, r.written_at";
 
 const REMOVE: &str = "
 WITH clock AS (SELECT {clock} AS ms)
 DELETE FROM hapax_store_records AS r USING clock
 WHERE r.key = $1 AND r.claim = $2 AND (r.expires_at IS NULL OR r.expires_at > clock.ms)
 RETURNING GREATEST(clock.ms, r.written_at)";
+
+/// What is held under each key; no value in a row as in [`CLAIM`].
+const LOOK: &str = "
+WITH clock AS (SELECT {clock} AS ms)
+SELECT asked.key, GREATEST(clock.ms, r.written_at) AS now, r.claim, r.claimed_at, r.written_at,
+    r.expires_at, CASE WHEN octet_length(r.value) <= {whole} THEN r.value END AS value
+FROM clock CROSS JOIN unnest($1::bytea[]) AS asked (key)
+    LEFT JOIN hapax_store_records r
+    ON r.key = asked.key AND (r.expires_at IS NULL OR r.expires_at > clock.ms)";
 
 const READ: &str = "
 WITH clock AS (SELECT {clock} AS ms)
@@ -104,9 +133,10 @@ const BARRIER: &str = "UPDATE hapax_store SET version = version WHERE id = 1";
 
 /// The statements of one connection, prepared.
 pub(super) struct Statements {
-    pub(super) insert: Statement,
+    pub(super) claim: Statement,
     pub(super) replace: Statement,
     pub(super) remove: Statement,
+    pub(super) look: Statement,
     pub(super) read: Statement,
     pub(super) sweep: Statement,
     pub(super) list: Statement,
@@ -122,41 +152,26 @@ impl Statements {
         client: &Client,
         clock: &str,
     ) -> Result<Self, tokio_postgres::Error> {
-        let sql = |text: &str, only: &str| text.replace("{clock}", clock).replace("{only}", only);
-        let texts = [
-            sql(INSERT, ""),
-            sql(REPLACE, ""),
-            sql(REMOVE, ""),
-            sql(READ, ""),
-            sql(SWEEP, ""),
-            sql(LIST, ""),
-            sql(LIST, "AND r.state = 0"),
-            sql(LIST, "AND r.state = 3"),
-            sql(STATS, ""),
-        ];
-        let [
-            insert,
-            replace,
-            remove,
-            read,
-            sweep,
-            list,
-            outstanding,
-            unknown,
-            stats,
-        ] = &texts;
+        let whole = WHOLE_BYTES.to_string();
+        let sql = |text: &str, only: &str| {
+            text.replace("{clock}", clock)
+                .replace("{only}", only)
+                .replace("{whole}", &whole)
+        };
+        let prepare = async |text: &str, only: &str| client.prepare(&sql(text, only)).await;
         // One after the other costs a round trip each, once in a connection's life.
         Ok(Self {
-            insert: client.prepare(insert).await?,
-            replace: client.prepare(replace).await?,
-            remove: client.prepare(remove).await?,
-            read: client.prepare(read).await?,
-            sweep: client.prepare(sweep).await?,
-            list: client.prepare(list).await?,
-            list_outstanding: client.prepare(outstanding).await?,
-            list_unknown: client.prepare(unknown).await?,
-            stats: client.prepare(stats).await?,
-            barrier: client.prepare(BARRIER).await?,
+            claim: prepare(CLAIM, "").await?,
+            replace: prepare(REPLACE, "").await?,
+            remove: prepare(REMOVE, "").await?,
+            look: prepare(LOOK, "").await?,
+            read: prepare(READ, "").await?,
+            sweep: prepare(SWEEP, "").await?,
+            list: prepare(LIST, "").await?,
+            list_outstanding: prepare(LIST, "AND r.state = 0").await?,
+            list_unknown: prepare(LIST, "AND r.state = 3").await?,
+            stats: prepare(STATS, "").await?,
+            barrier: prepare(BARRIER, "").await?,
         })
     }
 }

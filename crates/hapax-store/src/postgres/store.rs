@@ -1,10 +1,9 @@
-//! The contract, over a pool of connections.
+//! The contract, over a link to the server.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
 
-use deadpool::Runtime;
-use deadpool::managed::{Object, Pool, PoolError};
 use hapax_core::key::RecordKey;
 use hapax_core::record::{ClaimId, Held, Record, StateKind};
 use hapax_core::secret::{HashKeys, Secret};
@@ -12,17 +11,18 @@ use hapax_core::store::{
     Cursor, Durability, Filter, Insert, Page, Stats, Store, StoreError, Swept, Write,
 };
 use hapax_core::time::Timestamp;
-use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, Statement};
 
-use super::connection::{Connector, configure};
-use super::error::{Intent, PostgresError, of_pool, of_statement, refused};
+use super::batch::Batches;
+use super::damaged::Damaged;
+use super::error::{Intent, PostgresError, refused};
+use super::link::{Link, Parameters};
+use super::operations::{Claim, Claimed, Completion, Look};
 use super::options::PostgresOptions;
 use super::restore::connected_gateways;
-use super::schema;
 use super::statements::Statements;
-use super::value::{self, column, instant, timestamp};
-use crate::shared;
+use super::value::{Found, column, instant, other_columns, timestamp};
+use crate::limits::Limits;
 
 /// How often a claim asks again when somebody else's transaction took the key, or gave it back,
 /// while it was asking. Each turn means that another claim made progress.
@@ -37,17 +37,16 @@ const SWEEP_AT_ONCE: usize = 500;
 /// A store in PostgreSQL. [`Durability::Durable`]: connections to a server that is set up to
 /// lose what it acknowledged are refused.
 pub struct PostgresStore {
-    pool: Pool<Connector>,
-    options: PostgresOptions,
+    link: Arc<Link>,
+    claims: Arc<Batches<Claim>>,
+    completions: Arc<Batches<Completion>>,
+    looks: Arc<Batches<Look>>,
+    damaged: Damaged,
+    limits: Limits,
     secret: Secret,
     keys: HashKeys,
-    /// Commits that ended without the standby's word, and the last of them known to be there.
-    doubts: AtomicU64,
-    resolved: AtomicU64,
     full: AtomicU8,
 }
-
-type Parameters<'a> = &'a [&'a (dyn ToSql + Sync)];
 
 impl PostgresStore {
     /// Opens the store in the database at `url`, which `migrate` has prepared.
@@ -55,29 +54,22 @@ impl PostgresStore {
     /// # Errors
     /// See [`PostgresError`].
     pub async fn open(url: &str, options: PostgresOptions) -> Result<Self, PostgresError> {
-        let config = configure(url, &options)?;
-        let connector = Connector { config, options };
-        let secret = connector.check_schema().await?;
-        let options = connector.options.clone();
-        let pool = Pool::builder(connector)
-            .max_size(options.connections.max(1))
-            .wait_timeout(Some(options.operation_timeout))
-            .runtime(Runtime::Tokio1)
-            .build()
-            .map_err(|error| PostgresError::Unusable(error.to_string()))?;
-        // Now, rather than with the first request: a server that cannot be used ends the start.
-        let first = pool.get().await;
-        drop(first.map_err(|error| match error {
-            PoolError::Backend(error) => error,
-            error => PostgresError::Unusable(error.to_string()),
-        })?);
+        let limits = options.limits;
+        // Claims and completions have most of the connections. With fewer, those that come while
+        // a commit is under way wait longer; with more, batches are small.
+        let at_once = (options.connections * 3 / 8).max(1);
+        let observer = Arc::clone(&options.observer);
+        let (link, secret) = Link::open(url, options).await?;
+        let link = Arc::new(link);
         Ok(Self {
-            pool,
-            options,
+            claims: Batches::new(&link, at_once),
+            completions: Batches::new(&link, at_once),
+            looks: Batches::new(&link, at_once),
+            damaged: Damaged::new(observer),
+            link,
+            limits,
             keys: HashKeys::derive(&secret),
             secret,
-            doubts: AtomicU64::new(0),
-            resolved: AtomicU64::new(0),
             full: AtomicU8::new(NOT_FULL),
         })
     }
@@ -87,59 +79,42 @@ impl PostgresStore {
     /// # Errors
     /// The server cannot be asked.
     pub async fn connected_gateways(&self) -> Result<i64, PostgresError> {
-        let connection = self.pool.get().await.map_err(|error| match error {
-            PoolError::Backend(error) => error,
-            error => PostgresError::Unusable(error.to_string()),
-        })?;
-        connected_gateways(&connection.client).await
+        connected_gateways(&self.link.client().await?.client).await
     }
 
-    /// Runs one statement. A connection whose statement fails, or is no longer waited for, is
-    /// not used again.
-    async fn rows(
+    /// What was found under `key`, checked, and not shown before it is on the standby. Read
+    /// for itself where its value was left out; it may be gone by then.
+    async fn show(
         &self,
-        intent: Intent,
-        statement: fn(&Statements) -> &Statement,
-        parameters: Parameters<'_>,
-    ) -> Result<Vec<Row>, StoreError> {
-        let mut connection: Object<Connector> = self.pool.get().await.map_err(of_pool)?;
-        let warnings = connection.warnings();
-        connection.is_in_doubt = true;
-        let statement = statement(&connection.statements);
-        let rows = connection.client.query(statement, parameters).await;
-        let rows = rows.map_err(|error| of_statement(intent, error))?;
-        if intent == Intent::Write && connection.warnings() != warnings {
-            // The one warning a commit gives: the wait for a synchronous standby was cancelled.
-            // It is committed here, and a failover may still lose it.
-            self.doubts.fetch_add(1, Ordering::AcqRel);
-            return Err(StoreError::Uncertain {
-                reason: "PostgreSQL committed without waiting for its standby",
-                source: None,
-            });
+        key: &RecordKey,
+        found: &Found,
+    ) -> Result<(Option<Held>, Timestamp), StoreError> {
+        match self.damaged.note(key, found.held(&self.keys, key))? {
+            Some(held) => {
+                self.link.settle().await?;
+                Ok((Some(held), timestamp(found.now)))
+            }
+            None => self.read_alone(key).await,
         }
-        connection.is_in_doubt = false;
-        Ok(rows)
     }
 
-    /// After a commit that a failover may still lose: shows nothing before everything that was
-    /// committed has reached the standby.
-    async fn settle_doubts(&self) -> Result<(), StoreError> {
-        let doubts = self.doubts.load(Ordering::Acquire);
-        if self.resolved.load(Ordering::Acquire) >= doubts {
-            return Ok(());
-        }
-        let barrier = self.rows(Intent::Write, |all| &all.barrier, &[]).await;
-        barrier.map_err(|error| StoreError::Refused {
-            reason: "the standby has not confirmed earlier commits",
-            source: Some(Box::new(error)),
-        })?;
-        self.resolved.fetch_max(doubts, Ordering::AcqRel);
-        Ok(())
+    async fn read_alone(&self, key: &RecordKey) -> Result<(Option<Held>, Timestamp), StoreError> {
+        let parameters: Parameters<'_> = &[&key.as_bytes().as_slice()];
+        let rows = self.link.rows(Intent::Read, |all| &all.read, parameters);
+        let rows = rows.await?;
+        let row = rows.first().ok_or(refused("PostgreSQL answered nothing"))?;
+        let now = instant(row, "now")?;
+        let Some(found) = Found::read(row).map_err(other_columns)? else {
+            return Ok((None, now));
+        };
+        let held = self.damaged.note(key, found.held(&self.keys, key))?;
+        self.link.settle().await?;
+        Ok((held, now))
     }
 
     /// Looks whether the store is full, for the claims until the next look.
     async fn note_fullness(&self) -> Result<(), StoreError> {
-        let limits = self.options.limits;
+        let limits = self.limits;
         if limits.max_records == 0 && limits.max_bytes == 0 {
             return Ok(());
         }
@@ -176,19 +151,10 @@ const NOT_FULL: u8 = 0;
 const FULL_OF_RECORDS: u8 = 1;
 const FULL_OF_BYTES: u8 = 2;
 
-impl Connector {
-    async fn check_schema(&self) -> Result<Secret, PostgresError> {
-        let (client, connection) = self.config.connect(tokio_postgres::NoTls).await?;
-        // Ends with the client.
-        tokio::spawn(connection);
-        schema::check(&client).await
-    }
-}
-
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PostgresStore")
-            .field("options", &self.options)
+            .field("limits", &self.limits)
             .finish_non_exhaustive()
     }
 }
@@ -207,36 +173,29 @@ fn written(rows: &[Row]) -> Result<Write, StoreError> {
 
 impl Store for PostgresStore {
     async fn insert(&self, key: &RecordKey, record: &Record) -> Result<Insert, StoreError> {
+        let occupied = |held, now| {
+            let held = Box::new(held);
+            Ok(Insert::Occupied { held, now })
+        };
         if let Some(what) = self.fullness() {
             // A key that is held is told so, full or not.
             return match self.read(key).await? {
-                (Some(held), now) => Ok(Insert::Occupied {
-                    held: Box::new(held),
-                    now,
-                }),
+                (Some(held), now) => occupied(held, now),
                 (None, _) => Err(StoreError::Full { what }),
             };
         }
-        let value = shared::encode(&self.keys, key, record)?;
-        let parameters: Parameters<'_> = &[
-            &key.as_bytes().as_slice(),
-            &record.claim.as_bytes().as_slice(),
-            &shared::state(record),
-            &shared::lifetime_ms(record),
-            &value.as_ref(),
-        ];
         for _ in 0..TURNS {
-            let rows = self
-                .rows(Intent::Write, |all| &all.insert, parameters)
-                .await?;
-            let Some(row) = rows.first() else { continue };
-            let now = instant(row, "now")?;
-            let Some(held) = value::held(&self.keys, key, row)? else {
-                return Ok(Insert::Claimed { now });
-            };
-            self.settle_doubts().await?;
-            let held = Box::new(held);
-            return Ok(Insert::Occupied { held, now });
+            let claim = Claim::new(&self.keys, key, record)?;
+            let claimed = self.claims.ask(claim).await;
+            match claimed.map_err(|failure| failure.means(Intent::Write))? {
+                Claimed::Taken(ms) => return Ok(Insert::Claimed { now: timestamp(ms) }),
+                Claimed::Again => {}
+                Claimed::Held(found) => {
+                    if let (Some(held), now) = self.show(key, &found).await? {
+                        return occupied(held, now);
+                    }
+                }
+            }
         }
         Err(refused("too many others claim this key at the same time"))
     }
@@ -247,49 +206,37 @@ impl Store for PostgresStore {
         expected: ClaimId,
         record: &Record,
     ) -> Result<Write, StoreError> {
-        let value = shared::encode(&self.keys, key, record)?;
-        let parameters: Parameters<'_> = &[
-            &key.as_bytes().as_slice(),
-            &expected.as_bytes().as_slice(),
-            &record.claim.as_bytes().as_slice(),
-            &shared::state(record),
-            &shared::lifetime_ms(record),
-            &value.as_ref(),
-        ];
-        written(
-            &self
-                .rows(Intent::Write, |all| &all.replace, parameters)
-                .await?,
-        )
+        let completion = Completion::new(&self.keys, key, expected, record)?;
+        let written = self.completions.ask(completion).await;
+        match written.map_err(|failure| failure.means(Intent::Write))? {
+            Some(ms) => Ok(Write::Applied { now: timestamp(ms) }),
+            None => Ok(Write::Stale),
+        }
     }
 
     async fn remove(&self, key: &RecordKey, expected: ClaimId) -> Result<Write, StoreError> {
         let parameters: Parameters<'_> =
             &[&key.as_bytes().as_slice(), &expected.as_bytes().as_slice()];
-        written(
-            &self
-                .rows(Intent::Write, |all| &all.remove, parameters)
-                .await?,
-        )
+        let removing = self.link.rows(Intent::Write, |all| &all.remove, parameters);
+        written(&removing.await?)
     }
 
     async fn read(&self, key: &RecordKey) -> Result<(Option<Held>, Timestamp), StoreError> {
-        let parameters: Parameters<'_> = &[&key.as_bytes().as_slice()];
-        let rows = self.rows(Intent::Read, |all| &all.read, parameters).await?;
-        let row = rows.first().ok_or(refused("PostgreSQL answered nothing"))?;
-        let held = value::held(&self.keys, key, row)?;
-        if held.is_some() {
-            self.settle_doubts().await?;
+        let seen = self.looks.ask(Look { key: *key }).await;
+        let seen = seen.map_err(|failure| failure.means(Intent::Read))?;
+        let seen = seen.ok_or(refused("PostgreSQL answered nothing"))?;
+        match seen.found {
+            Some(found) => self.show(key, &found).await,
+            None => Ok((None, timestamp(seen.now))),
         }
-        Ok((held, instant(row, "now")?))
     }
 
     async fn sweep(&self, limit: usize) -> Result<Swept, StoreError> {
         let at_once = limit.min(SWEEP_AT_ONCE);
         let count = i64::try_from(at_once).unwrap_or(i64::MAX);
-        let rows = self
-            .rows(Intent::Write, |all| &all.sweep, &[&count])
-            .await?;
+        let parameters: Parameters<'_> = &[&count];
+        let sweeping = self.link.rows(Intent::Write, |all| &all.sweep, parameters);
+        let rows = sweeping.await?;
         self.note_fullness().await?;
         Ok(Swept {
             removed: rows.len(),
@@ -312,7 +259,7 @@ impl Store for PostgresStore {
         let after = after.map_or(Vec::new(), |Cursor(key)| key.as_bytes().to_vec());
         let count = i64::try_from(LIST_SCAN).unwrap_or(i64::MAX);
         let parameters: Parameters<'_> = &[&after, &count];
-        let rows = self.rows(Intent::Read, statement, parameters).await?;
+        let rows = self.link.rows(Intent::Read, statement, parameters).await?;
         let mut page = Page::default();
         for row in &rows {
             if page.records.len() >= limit {
@@ -320,16 +267,16 @@ impl Store for PostgresStore {
             }
             let key = Self::key_of(row)?;
             page.next = Some(Cursor(key));
-            // Damage is for whoever asks for that very record; here it would hide the others.
-            let held = match value::held(&self.keys, &key, row) {
+            let Some(found) = Found::read(row).map_err(other_columns)? else {
+                continue;
+            };
+            // A damaged record is counted and left out: the others are still there to see.
+            let held = match self.damaged.note(&key, found.held(&self.keys, &key)) {
                 Err(StoreError::Damaged { .. }) => continue,
                 held => held?,
             };
-            let now = instant(row, "now")?;
-            page.records.extend(
-                held.filter(|held| filter.matches(held, now))
-                    .map(|held| (key, held)),
-            );
+            let shown = held.filter(|held| filter.matches(held, timestamp(found.now)));
+            page.records.extend(shown.map(|held| (key, held)));
         }
         if rows.len() < LIST_SCAN {
             page.next = None;
@@ -338,7 +285,7 @@ impl Store for PostgresStore {
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
-        let rows = self.rows(Intent::Read, |all| &all.stats, &[]).await?;
+        let rows = self.link.rows(Intent::Read, |all| &all.stats, &[]).await?;
         let row = rows.first().ok_or(refused("PostgreSQL answered nothing"))?;
         let count = |name| Ok(u64::try_from(column::<i64>(row, name)?).unwrap_or(0));
         Ok(Stats {
@@ -347,7 +294,7 @@ impl Store for PostgresStore {
             outstanding: count("outstanding")?,
             unknown: count("unknown")?,
             oldest_unknown: column::<Option<i64>>(row, "oldest_unknown")?.map(timestamp),
-            damaged: 0,
+            damaged: self.damaged.count(),
             now: instant(row, "now")?,
         })
     }

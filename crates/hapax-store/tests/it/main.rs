@@ -17,6 +17,7 @@ mod full;
 mod image;
 mod model;
 mod postgres;
+mod postgres_tls;
 mod restart;
 mod servers;
 mod support;

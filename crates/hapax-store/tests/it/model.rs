@@ -1,4 +1,4 @@
-//! Random operations against a map: the contract as a model.
+//! Random operations against a map: the contract as a model, for every store.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -8,9 +8,14 @@ use hapax_core::record::{Held, Record};
 use hapax_core::store::{Insert, Store, Write};
 use hapax_core::time::{Clock, Timestamp};
 use hapax_store::conformance::sample;
-use hapax_store::{EmbeddedStore, ManualClock, MemoryStore, random_secret};
+use hapax_store::{
+    EmbeddedStore, ManualClock, MemoryStore, PostgresOptions, PostgresStore, random_secret,
+};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
+use tokio_postgres::Client;
 
+use crate::postgres::{execute, migrated};
 use crate::support::{START, options};
 
 const KEYS: u64 = 4;
@@ -74,8 +79,57 @@ impl Model {
     }
 }
 
+/// The clock of the store and of the model.
+trait ModelClock {
+    fn now(&self) -> Timestamp;
+    async fn advance(&self, millis: u64);
+}
+
+impl ModelClock for ManualClock {
+    fn now(&self) -> Timestamp {
+        Clock::now(self)
+    }
+
+    async fn advance(&self, millis: u64) {
+        Self::advance(self, Duration::from_millis(millis));
+    }
+}
+
+/// The instant of a server whose clock is a row in a table.
+struct TableClock<'a> {
+    here: ManualClock,
+    there: &'a Client,
+}
+
+impl<'a> TableClock<'a> {
+    /// In an empty store.
+    async fn anew(there: &'a Client) -> Self {
+        let anew = format!(
+            "TRUNCATE hapax_store_records, test_clock; INSERT INTO test_clock VALUES ({})",
+            START.as_millis()
+        );
+        execute(there, &anew).await;
+        Self {
+            here: ManualClock::new(START),
+            there,
+        }
+    }
+}
+
+impl ModelClock for TableClock<'_> {
+    fn now(&self) -> Timestamp {
+        Clock::now(&self.here)
+    }
+
+    async fn advance(&self, millis: u64) {
+        self.here.advance(Duration::from_millis(millis));
+        let set = format!("UPDATE test_clock SET ms = {}", self.now().as_millis());
+        execute(self.there, &set).await;
+    }
+}
+
 /// Does one step on both and compares what they say, and what is there afterwards.
-async fn check(store: &impl Store, model: &mut Model, clock: &ManualClock, step: Step) {
+async fn check(store: &impl Store, model: &mut Model, clock: &impl ModelClock, step: Step) {
     let now = clock.now();
     let id = |number| sample::key(number);
     match step {
@@ -121,7 +175,7 @@ async fn check(store: &impl Store, model: &mut Model, clock: &ManualClock, step:
                 assert_eq!(write, Write::Stale);
             }
         }
-        Step::Advance(millis) => clock.advance(Duration::from_millis(millis)),
+        Step::Advance(millis) => clock.advance(millis).await,
         Step::Sweep => drop(store.sweep(3).await.expect("it works")),
         Step::Reopen => {}
     }
@@ -137,11 +191,51 @@ fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Runtime::new().expect("a runtime")
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig {
+fn config() -> ProptestConfig {
+    ProptestConfig {
         cases: 64 * u32::try_from(crate::support::campaign()).unwrap_or(u32::MAX),
         ..ProptestConfig::default()
-    })]
+    }
+}
+
+#[test]
+fn two_gateways_on_a_store_in_postgresql_do_together_what_a_map_does() {
+    let runtime = runtime();
+    let (server, client) = runtime.block_on(migrated());
+    let stores = runtime.block_on(async {
+        execute(&client, "CREATE TABLE test_clock (ms BIGINT NOT NULL)").await;
+        let options = PostgresOptions {
+            clock: "(SELECT ms FROM test_clock)".to_owned(),
+            ..PostgresOptions::default()
+        };
+        let url = server.url();
+        let one = PostgresStore::open(&url, options.clone()).await;
+        let other = PostgresStore::open(&url, options).await;
+        [one.expect("it opens"), other.expect("it opens")]
+    });
+    let config = ProptestConfig {
+        failure_persistence: None,
+        ..config()
+    };
+    let mut runner = TestRunner::new(config);
+    let ran = runner.run(&prop::collection::vec(step(), 1..40), |steps| {
+        runtime.block_on(async {
+            let clock = TableClock::anew(&client).await;
+            let mut model = Model::default();
+            // Each takes over from the other where a gateway of its own would begin anew.
+            let mut turn = 0;
+            for step in steps {
+                turn += usize::from(matches!(step, Step::Reopen));
+                check(&stores[turn % 2], &mut model, &clock, step).await;
+            }
+        });
+        Ok(())
+    });
+    ran.expect("it does what the map does");
+}
+
+proptest! {
+    #![proptest_config(config())]
 
     #[test]
     fn the_memory_store_does_what_a_map_does(steps in prop::collection::vec(step(), 1..60)) {
@@ -151,7 +245,7 @@ proptest! {
         let mut model = Model::default();
         runtime().block_on(async {
             for step in steps {
-                check(&store, &mut model, &clock, step).await;
+                check(&store, &mut model, &*clock, step).await;
             }
         });
     }
@@ -169,7 +263,7 @@ proptest! {
             for step in steps {
                 if matches!(step, Step::Reopen) {
                     store = None;
-                    let now = clock.now();
+                    let now = Clock::now(&*clock);
                     for held in model.0.values_mut() {
                         if held.expires_at().is_none() {
                             held.written_at = now;
@@ -183,7 +277,7 @@ proptest! {
                     }
                 }
                 let store = store.get_or_insert_with(open);
-                check(store, &mut model, &clock, step).await;
+                check(store, &mut model, &*clock, step).await;
             }
         });
     }

@@ -14,14 +14,26 @@ const GUARD: &str = "cd / && \"$@\" >/dev/null 2>&1 & pid=$!
 /// A PostgreSQL server that listens on a socket in a folder.
 pub(crate) struct PostgresServer {
     folder: PathBuf,
+    /// How often its data were made anew.
+    generation: u32,
     running: Option<Child>,
 }
 
 impl PostgresServer {
+    /// A place for a server, without data.
+    #[allow(dead_code, reason = "not every test program has standbys")]
+    pub(crate) fn nothing() -> Self {
+        Self {
+            folder: tempfile::tempdir().expect("a folder").keep(),
+            generation: 0,
+            running: None,
+        }
+    }
+
     /// A new server with an empty database, running.
     pub(crate) fn start() -> Self {
-        let folder = tempfile::tempdir().expect("a folder").keep();
-        let mut initdb = as_somebody(&folder, &programs().join("initdb"));
+        let mut server = Self::nothing();
+        let mut initdb = as_somebody(&server.folder, &programs().join("initdb"));
         let initdb = initdb
             .args([
                 "-U",
@@ -34,13 +46,9 @@ impl PostgresServer {
                 "-N",
                 "-D",
             ])
-            .arg(folder.join("data"))
+            .arg(server.data())
             .stdout(Stdio::null());
         assert!(initdb.status().expect("initdb runs").success());
-        let mut server = Self {
-            folder,
-            running: None,
-        };
         server.go_on(&[]);
         server
     }
@@ -52,7 +60,7 @@ impl PostgresServer {
             .args(["-c", GUARD, "sh"])
             .arg(programs().join("postgres"))
             .arg("-D")
-            .arg(self.folder.join("data"))
+            .arg(self.data())
             .arg("-k")
             .arg(&self.folder)
             .args(["-c", "listen_addresses=", "-c", "max_connections=200"])
@@ -66,6 +74,83 @@ impl PostgresServer {
     /// Ends the server as a crash does: nothing is written out (SIGQUIT).
     pub(crate) fn crash(&mut self) {
         end(&mut self.running, "QUIT");
+    }
+
+    /// Puts a file beside its data that only the server can read.
+    #[allow(dead_code, reason = "not every test program has secrets")]
+    pub(crate) fn keep(&self, name: &str, text: &str) -> PathBuf {
+        use std::os::unix::fs::PermissionsExt;
+        let path = self.folder.join(name);
+        std::fs::write(&path, text).expect("a file");
+        let only_owner = std::fs::Permissions::from_mode(0o600);
+        std::fs::set_permissions(&path, only_owner).expect("ours");
+        if let Some((user, group)) = owner(&self.folder) {
+            std::os::unix::fs::chown(&path, Some(user), Some(group)).expect("root may");
+        }
+        path
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.join(format!("data-{}", self.generation))
+    }
+
+    /// Ends the server as `kill -9` does.
+    #[allow(dead_code, reason = "not every test program has standbys")]
+    pub(crate) fn kill_nine(&mut self) {
+        end(&mut self.running, "KILL");
+    }
+
+    /// Makes it a copy of `primary` that follows it, and starts it.
+    #[allow(dead_code, reason = "not every test program has standbys")]
+    pub(crate) fn follow(&mut self, primary: &Self) {
+        end(&mut self.running, "QUIT");
+        drop(std::fs::remove_dir_all(self.data()));
+        self.generation += 1;
+        let slot = format!("standby_{}", self.generation);
+        let mut backup = as_somebody(&self.folder, &programs().join("pg_basebackup"));
+        let from = format!(
+            "host={} user=test application_name=standby",
+            primary.folder.display()
+        );
+        let backup = backup
+            .args(["-R", "-N", "-X", "stream", "-c", "fast", "-C", "-S", &slot])
+            .args(["-d", &from, "-D"])
+            .arg(self.data());
+        assert!(backup.status().expect("it runs").success());
+        self.go_on(&[]);
+    }
+
+    /// Makes a standby the primary.
+    #[allow(dead_code, reason = "not every test program has standbys")]
+    pub(crate) fn promote(&self) {
+        let mut promote = as_somebody(&self.folder, &programs().join("pg_ctl"));
+        let promote = promote
+            .args(["promote", "-w", "-D"])
+            .arg(self.data())
+            .stdout(Stdio::null());
+        assert!(promote.status().expect("it runs").success());
+    }
+
+    /// What a statement answers; `None` when it fails.
+    #[allow(dead_code, reason = "not every test program has standbys")]
+    pub(crate) fn query(&self, sql: &str) -> Option<String> {
+        let mut psql = as_somebody(&self.folder, &programs().join("psql"));
+        let folder = self.folder.as_os_str();
+        let psql = psql
+            .arg("-h")
+            .arg(folder)
+            .args(["-U", "test", "-XAtc", sql, "postgres"]);
+        let output = psql.output().expect("it runs");
+        let answer = String::from_utf8(output.stdout).expect("text");
+        output.status.success().then(|| answer.trim().to_owned())
+    }
+
+    /// The URL of whichever of two servers is the primary.
+    #[allow(dead_code, reason = "not every test program has standbys")]
+    pub(crate) fn url_with(&self, other: &Self) -> String {
+        let host = |server: &Self| server.folder.to_string_lossy().replace('/', "%2F");
+        let (one, two) = (host(self), host(other));
+        format!("postgres://test@{one},{two}/postgres?target_session_attrs=read-write")
     }
 
     /// The URL of its database.

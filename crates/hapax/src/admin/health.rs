@@ -5,13 +5,13 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::extract::State;
-use axum::http::header;
+use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Response};
 use tokio::time::timeout;
 
 use hapax_core::fingerprint::Fingerprint;
 use hapax_core::key::RecordKey;
-use hapax_core::record::{ClaimId, Record, State as RecordState};
+use hapax_core::record::{ClaimId, Content, Record, State as RecordState, StoredResponse};
 use hapax_core::scope::ScopeId;
 use hapax_core::store::{Insert, Store};
 use hapax_store::AnyStore;
@@ -54,11 +54,15 @@ async fn claim_and_release(
         route: "readiness probe".into(),
         trace: None,
         asked_by: None,
-        retention: Duration::ZERO,
+        retention: PROBE_TIMEOUT,
         tombstone: Duration::ZERO,
-        state: RecordState::Outstanding {
-            lease: PROBE_TIMEOUT,
-        },
+        // Settled, not outstanding: should this process end before it gives the key back, the
+        // record expires and is swept like any other. An outstanding one is kept for ever.
+        state: RecordState::Rejected(StoredResponse {
+            status: Kind::Unready.status(),
+            headers: HeaderMap::new(),
+            content: Content::Withheld,
+        }),
     };
     match store.insert(&key, &record).await? {
         Insert::Claimed { .. } => store.remove(&key, claim).await.map(drop)?,

@@ -158,7 +158,7 @@ pub(crate) struct Admin {
     pub(crate) hosts: Vec<String>,
     /// Where operators' actions are written down: a file that is appended to and synced before
     /// an action is answered. Unset: `audit.log` in the embedded store's directory, or memory
-    /// with any other store, which is gone with the process. Restart to change it.
+    /// with the memory store. Mandatory with a shared store. Restart to change it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) audit_file: Option<PathBuf>,
 }
@@ -183,7 +183,7 @@ pub(crate) struct Store {
     /// The directory of the embedded store, relative to the working directory; made when it does
     /// not exist. One process at a time. Restart to change it.
     pub(crate) path: PathBuf,
-    /// Where a shared store is: `postgres://USER:PASSWORD@HOST/DATABASE`. For
+    /// Where a shared store is: `postgres://USER:PASSWORD@HOST,HOST/DATABASE?sslmode=verify-full`. For
     /// development: a password is better kept in `url_file`. Exactly one of the two for the kind
     /// `postgres`; never shown. Restart to change it.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -21,6 +21,8 @@ pub(crate) struct Setup {
     pub(crate) config: String,
     pub(crate) data: PathBuf,
     pub(crate) file: PathBuf,
+    /// Variables of its environment besides those of the test.
+    pub(crate) variables: Vec<(&'static str, String)>,
 }
 
 impl Setup {
@@ -31,6 +33,16 @@ impl Setup {
             if name.to_string_lossy().starts_with("HAPAX_") {
                 command.env_remove(name);
             }
+        }
+        for (name, value) in &self.variables {
+            command.env(name, value);
+        }
+        // A store elsewhere has no place for it.
+        if self.data.to_string_lossy().contains("://") {
+            command.env(
+                "HAPAX_ADMIN__AUDIT_FILE",
+                self.file.with_file_name("audit.log"),
+            );
         }
         command
             .arg("serve")
@@ -163,6 +175,16 @@ impl Gateway {
         config: &str,
         data: Option<&Path>,
     ) -> Result<Self, Refused> {
+        Self::try_start_with(upstream, config, data, Vec::new())
+    }
+
+    /// With variables of its own.
+    pub(crate) fn try_start_with(
+        upstream: &str,
+        config: &str,
+        data: Option<&Path>,
+        variables: Vec<(&'static str, String)>,
+    ) -> Result<Self, Refused> {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let own = folder.path().join("data");
         let setup = Setup {
@@ -170,6 +192,7 @@ impl Gateway {
             config: config.to_owned(),
             data: data.map_or(own, Path::to_path_buf),
             file: folder.path().join("hapax.toml"),
+            variables,
         };
         let process = Some(Process::start(&setup)?);
         Ok(Self {

@@ -17,7 +17,8 @@ use crate::support::{Gate, campaign, eventually};
 use crate::upstream::{Act, Upstream, created};
 
 const CALLERS: usize = 200;
-const CYCLES: usize = 5;
+const CYCLES: usize = 10;
+const HOLD_BACK: Duration = Duration::from_millis(50);
 /// How soon after a server's return a gateway must work again.
 const RECOVERY: Duration = Duration::from_secs(5);
 
@@ -55,7 +56,7 @@ impl Server for PostgresServer {
 }
 
 /// Also waits for a server that is starting.
-fn wait_until_migrated(url: &str) {
+pub(crate) fn wait_until_migrated(url: &str) {
     eventually("a migration", || {
         let migrated = Command::new(env!("CARGO_BIN_EXE_hapax"))
             .args(["store", "migrate", "--store", url])
@@ -195,8 +196,11 @@ fn kept(answer: &Answer) -> (u16, Vec<(String, String)>, Vec<u8>) {
     (status, fields, body)
 }
 
+/// Keys, each with its answer where there was a final one.
+pub(crate) type Sent = HashMap<String, Option<Answer>>;
+
 /// Sends fresh keys until told to stop; every key, with its answer where there was a final one.
-fn work(gateway: &Gateway, name: &str, is_over: &Mutex<bool>) -> HashMap<String, Option<Answer>> {
+pub(crate) fn work(gateway: &Gateway, name: &str, is_over: &Mutex<bool>) -> Sent {
     let mut sent = HashMap::new();
     let mut connection = Connection::open(gateway.address());
     for number in 0.. {
@@ -209,7 +213,9 @@ fn work(gateway: &Gateway, name: &str, is_over: &Mutex<bool>) -> HashMap<String,
         let answer = connection.read().expect("an answer");
         match answer.status {
             201 => drop(sent.insert(key, Some(answer))),
-            503 | 504 | 409 => {}
+            // As clients do, it holds back: ten thousand refusals prove no more than a thousand.
+            503 => thread::park_timeout(HOLD_BACK),
+            504 | 409 => {}
             _ => panic!("{answer:?}"),
         }
     }
@@ -225,30 +231,56 @@ fn restarts_of_the_server_under_load_lose_nothing_and_double_nothing<S: Server>(
         gateway(&server, &upstream, config),
         gateway(&server, &upstream, config),
     ];
-    let (mut keys, mut acknowledged) = (0, 0);
+    let mut tally = Tally::default();
     for cycle in 0..CYCLES * campaign() {
-        let is_over = Mutex::new(false);
-        let sent: HashMap<_, _> = thread::scope(|scope| {
-            let callers: Vec<_> = (0..8)
-                .map(|caller| {
-                    let (gateway, is_over) = (&gateways[caller % 2], &is_over);
-                    scope.spawn(move || work(gateway, &format!("{cycle}-{caller}"), is_over))
-                })
-                .collect();
+        let sent = under_load(&gateways, &format!("{cycle}"), || {
             upstream.wait_for_effects(upstream.count() + 50);
             server.crash();
             server.go_on();
             upstream.wait_for_effects(upstream.count() + 20);
-            *is_over.lock().expect("no panic") = true;
-            let ended = callers.into_iter().map(|caller| caller.join());
-            ended.flat_map(|sent| sent.expect("no panic")).collect()
         });
+        tally.check(&sent, &gateways);
+    }
+    tally.end(
+        &upstream,
+        &format!("{}: restarts", S::KIND),
+        CYCLES * campaign(),
+    );
+}
+
+/// Has eight callers work on the gateways while `meanwhile` runs.
+pub(crate) fn under_load(gateways: &[Gateway], name: &str, meanwhile: impl FnOnce()) -> Sent {
+    let is_over = Mutex::new(false);
+    thread::scope(|scope| {
+        let callers: Vec<_> = (0..8)
+            .map(|caller| {
+                let (gateway, is_over) = (&gateways[caller % gateways.len()], &is_over);
+                scope.spawn(move || work(gateway, &format!("{name}-{caller}"), is_over))
+            })
+            .collect();
+        meanwhile();
+        *is_over.lock().expect("no panic") = true;
+        let ended = callers.into_iter().map(|caller| caller.join());
+        ended.flat_map(|sent| sent.expect("no panic")).collect()
+    })
+}
+
+/// What was sent and answered so far.
+#[derive(Default)]
+pub(crate) struct Tally {
+    keys: usize,
+    acknowledged: usize,
+}
+
+impl Tally {
+    /// Tries every key again, on any gateway: what was answered is answered so again.
+    pub(crate) fn check(&mut self, sent: &Sent, gateways: &[Gateway]) {
         for (number, (key, answer)) in sent.iter().enumerate() {
-            keys += 1;
+            self.keys += 1;
             let Some(first) = answer else { continue };
-            acknowledged += 1;
+            self.acknowledged += 1;
             let retry = eventually("the end of a late completion", || {
-                let answer = post(key).send(gateways[number % 2].address());
+                let answer = post(key).send(gateways[number % gateways.len()].address());
                 (answer.status != 409).then_some(answer)
             });
             assert!(
@@ -257,27 +289,31 @@ fn restarts_of_the_server_under_load_lose_nothing_and_double_nothing<S: Server>(
             );
         }
         // What was not answered may be tried again, by whichever gateway, and has one effect.
-        for (number, (key, _)) in sent
-            .iter()
-            .filter(|(_, answer)| answer.is_none())
-            .enumerate()
-        {
-            let retry = post(key).send(gateways[number % 2].address());
+        let unanswered = sent.iter().filter(|(_, answer)| answer.is_none());
+        for (number, (key, _)) in unanswered.enumerate() {
+            let retry = post(key).send(gateways[number % gateways.len()].address());
             assert!([201, 409, 504].contains(&retry.status), "{key}: {retry:?}");
         }
     }
-    let mut effects: HashMap<String, usize> = HashMap::new();
-    for effect in upstream.effects() {
-        *effects.entry(effect.key().to_owned()).or_default() += 1;
+
+    /// Nothing of it was executed twice.
+    pub(crate) fn end(&self, upstream: &Upstream, what: &str, cycles: usize) {
+        let mut effects: HashMap<String, usize> = HashMap::new();
+        for effect in upstream.effects() {
+            *effects.entry(effect.key().to_owned()).or_default() += 1;
+        }
+        effects.retain(|_, count| *count > 1);
+        assert_eq!(effects, HashMap::new(), "second effects");
+        eprintln!(
+            "{what}: {cycles}, 0 second effects of {} keys, 0 of {} answers lost",
+            self.keys, self.acknowledged
+        );
+        assert!(
+            self.acknowledged > cycles * 50,
+            "only {}",
+            self.acknowledged
+        );
     }
-    effects.retain(|_, count| *count > 1);
-    assert_eq!(effects, HashMap::new(), "second effects");
-    eprintln!(
-        "{}: {} restarts of the server, 0 second effects of {keys} keys, 0 of {acknowledged} answers lost",
-        S::KIND,
-        CYCLES * campaign()
-    );
-    assert!(acknowledged > CYCLES * 50, "only {acknowledged}");
 }
 
 macro_rules! on {
@@ -299,6 +335,27 @@ on! {
         without_its_server_a_gateway_executes_nothing_and_recovers,
     restarts_of_postgresql_under_load_lose_nothing_and_double_nothing =
         restarts_of_the_server_under_load_lose_nothing_and_double_nothing,
+}
+
+#[test]
+fn with_a_shared_store_the_audit_log_needs_a_file_and_the_start_says_so() {
+    let server = <PostgresServer as Server>::ready();
+    let started = Command::new(env!("CARGO_BIN_EXE_hapax"))
+        .args([
+            "serve",
+            "--upstream",
+            "http://127.0.0.1:1",
+            "--listen",
+            "127.0.0.1:0",
+        ])
+        .args(["--admin", "127.0.0.1:0", "--store", &Server::url(&server)])
+        .current_dir("/")
+        .env_remove("HAPAX_ADMIN__AUDIT_FILE")
+        .output();
+    let refused = started.expect("it runs");
+    let log = String::from_utf8_lossy(&refused.stderr);
+    assert_eq!(refused.status.code(), Some(3), "{log}");
+    assert!(log.contains("admin.audit_file"), "{log}");
 }
 
 #[test]
