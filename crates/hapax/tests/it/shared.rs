@@ -18,7 +18,7 @@ use crate::upstream::{Act, Upstream, created};
 
 const CALLERS: usize = 200;
 const CYCLES: usize = 10;
-const HOLD_BACK: Duration = Duration::from_millis(50);
+const HOLD_BACK: Duration = Duration::from_millis(200);
 /// How soon after a server's return a gateway must work again.
 const RECOVERY: Duration = Duration::from_secs(5);
 
