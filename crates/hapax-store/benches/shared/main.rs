@@ -22,9 +22,8 @@ mod servers;
 fn main() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     for word in std::env::args().skip(1) {
-        match word.as_str() {
-            "postgres" => runtime.block_on(postgres::run()),
-            _ => {}
+        if word == "postgres" {
+            runtime.block_on(postgres::run());
         }
     }
 }

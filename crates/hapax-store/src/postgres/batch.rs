@@ -22,6 +22,9 @@ const MAX_KEYS: usize = 128;
 /// Bytes that one statement writes, unless it is for one key.
 const MAX_BYTES: usize = 4 << 20;
 
+/// Turns an outcome into that of whoever follows.
+pub(super) type Follow<T> = fn(&T) -> T;
+
 /// An operation that can be done together with others of its kind.
 pub(super) trait Member: Sized + Send + Sync + 'static {
     /// What it comes to.
@@ -34,7 +37,7 @@ pub(super) trait Member: Sized + Send + Sync + 'static {
 
     /// What others of the same key come to that came before it was begun, given what it came
     /// to itself. `None` where each has to be done by itself.
-    const FOLLOW: Option<fn(&Self::Outcome) -> Self::Outcome>;
+    const FOLLOW: Option<Follow<Self::Outcome>>;
 
     /// Whether that has changed a record.
     fn written(outcome: &Self::Outcome) -> bool;

@@ -9,7 +9,7 @@ use hapax_core::secret::HashKeys;
 use hapax_core::store::StoreError;
 use tokio_postgres::Row;
 
-use super::batch::Member;
+use super::batch::{Follow, Member};
 use super::error::{Failure, Intent};
 use super::link::{Link, Parameters};
 use super::value::Found;
@@ -68,7 +68,7 @@ impl Member for Claim {
     type Outcome = Claimed;
 
     /// Whoever came together with the one that took the key sees it held the next time.
-    const FOLLOW: Option<fn(&Claimed) -> Claimed> = Some(|claimed| match claimed {
+    const FOLLOW: Option<Follow<Claimed>> = Some(|claimed| match claimed {
         Claimed::Held(found) => Claimed::Held(Arc::clone(found)),
         Claimed::Taken(_) | Claimed::Again => Claimed::Again,
     });
@@ -128,7 +128,7 @@ impl Member for Completion {
     /// The instant it was written at; `None` for one that was stale.
     type Outcome = Option<i64>;
 
-    const FOLLOW: Option<fn(&Option<i64>) -> Option<i64>> = None;
+    const FOLLOW: Option<Follow<Option<i64>>> = None;
 
     fn key(&self) -> &RecordKey {
         &self.key
@@ -172,7 +172,7 @@ pub(super) struct Seen {
 impl Member for Look {
     type Outcome = Option<Seen>;
 
-    const FOLLOW: Option<fn(&Option<Seen>) -> Option<Seen>> = Some(Clone::clone);
+    const FOLLOW: Option<Follow<Option<Seen>>> = Some(Clone::clone);
 
     fn key(&self) -> &RecordKey {
         &self.key

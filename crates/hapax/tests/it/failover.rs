@@ -10,8 +10,8 @@ use crate::shared::{Tally, under_load, wait_until_migrated};
 use crate::support::{campaign, eventually};
 use crate::upstream::Upstream;
 
-/// A campaign (`HAPAX_CAMPAIGN=7`) has twenty and one.
-const CYCLES: usize = 3;
+/// Some four seconds each; `HAPAX_CAMPAIGN=2` has twenty.
+const CYCLES: usize = 10;
 
 /// Has `standby` follow `primary`, and returns when every commit waits for it.
 fn attach(standby: &mut PostgresServer, primary: &PostgresServer) {

@@ -18,7 +18,7 @@ use crate::upstream::{Act, Upstream, created};
 
 const CALLERS: usize = 200;
 const CYCLES: usize = 10;
-const HOLD_BACK: Duration = Duration::from_millis(50);
+const HOLD_BACK: Duration = Duration::from_millis(200);
 /// How soon after a server's return a gateway must work again.
 const RECOVERY: Duration = Duration::from_secs(5);
 
@@ -60,6 +60,8 @@ pub(crate) fn wait_until_migrated(url: &str) {
     eventually("a migration", || {
         let migrated = Command::new(env!("CARGO_BIN_EXE_hapax"))
             .args(["store", "migrate", "--store", url])
+            // Meant for these tests: the program knows no such setting.
+            .env_remove("HAPAX_CAMPAIGN")
             .current_dir("/")
             .output();
         migrated.expect("it runs").status.success().then_some(())
@@ -351,6 +353,7 @@ fn with_a_shared_store_the_audit_log_needs_a_file_and_the_start_says_so() {
         .args(["--admin", "127.0.0.1:0", "--store", &Server::url(&server)])
         .current_dir("/")
         .env_remove("HAPAX_ADMIN__AUDIT_FILE")
+        .env_remove("HAPAX_CAMPAIGN")
         .output();
     let refused = started.expect("it runs");
     let log = String::from_utf8_lossy(&refused.stderr);
