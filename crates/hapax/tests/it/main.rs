@@ -23,6 +23,7 @@ mod access;
 mod alerts;
 mod answers;
 mod at_once;
+mod battery;
 mod browsing;
 mod carriers;
 mod check;
