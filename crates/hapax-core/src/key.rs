@@ -250,6 +250,12 @@ mod tests {
     }
 
     #[test]
+    fn a_key_says_in_a_log_that_it_is_one_and_no_more() {
+        let key = Key::from_text("secret").expect("a key");
+        assert_eq!(format!("{key:?}"), "Key(..)");
+    }
+
+    #[test]
     fn a_quoted_and_a_bare_key_are_the_same_key() {
         for (value, key) in [
             ("abc", "abc"),

@@ -5,6 +5,7 @@
 //! that takes nothing but sound requests, [`chain`] puts other proxies before and behind the gateway.
 
 mod chain;
+mod reader;
 mod recorder;
 mod run;
 mod table;
@@ -102,7 +103,7 @@ fn a_relay_that_passes_everything_on_fails_the_battery() {
 #[test]
 fn the_recorder_takes_sound_requests_only() {
     let sound = |bytes: &[u8]| {
-        recorder::next(bytes).map(|found| found.map(|(seen, used)| (seen.line(), used)))
+        reader::next(bytes).map(|found| found.map(|(seen, used)| (seen.line(), used)))
     };
     let head = b"POST /a HTTP/1.1\r\nHost: a\r\n";
     let with = |rest: &[u8]| [head.as_slice(), rest].concat();
@@ -139,7 +140,7 @@ fn the_recorder_takes_sound_requests_only() {
     ];
     for rest in unsound {
         let told = String::from_utf8_lossy(rest).into_owned();
-        assert!(recorder::next(&with(rest)).is_err(), "{told:?}");
+        assert!(reader::next(&with(rest)).is_err(), "{told:?}");
     }
     for line in [
         "GET  /a HTTP/1.1",
@@ -148,6 +149,6 @@ fn the_recorder_takes_sound_requests_only() {
         "GET /a",
     ] {
         let bytes = format!("{line}\r\nHost: a\r\n\r\n");
-        assert!(recorder::next(bytes.as_bytes()).is_err(), "{line}");
+        assert!(reader::next(bytes.as_bytes()).is_err(), "{line}");
     }
 }

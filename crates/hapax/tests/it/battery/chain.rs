@@ -14,7 +14,8 @@ use crate::client::Connection;
 use crate::gateway::Gateway;
 use crate::support::{PATIENCE, eventually};
 
-use super::recorder::{Faults, Recorder, Relay, Seen};
+use super::reader::Seen;
+use super::recorder::{Faults, Recorder, Relay};
 use super::table::{Case, Table};
 
 /// Which program, and how it passes on content.

@@ -162,7 +162,7 @@ impl<'a> Runner<'a> {
             return Err("a request never came".to_owned());
         }
         let seen = self.recorder.seen_of(&case.name(run));
-        let lines: Vec<String> = seen.iter().map(super::recorder::Seen::line).collect();
+        let lines: Vec<String> = seen.iter().map(super::reader::Seen::line).collect();
         if seen.len() != meant.len() {
             return Err(format!(
                 "{} requests instead of {}: {lines:?}",
