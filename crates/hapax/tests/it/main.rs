@@ -37,6 +37,7 @@ mod kill;
 mod lifetime;
 mod limits;
 mod modes;
+mod noise;
 mod operations;
 mod power;
 mod probe;
