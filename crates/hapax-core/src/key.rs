@@ -263,6 +263,8 @@ mod tests {
             ("  abc\t", "abc"),
             ("\"abc\";a=1;b", "abc"),
             ("\"abc\"; a=\"x;y\"", "abc"),
+            ("\"abc\";*a=?0;b1_c-d.e*=:eA==:", "abc"),
+            ("\"abc\";a=\"x\\\"y\\\\\";b", "abc"),
             ("\"a\\\"b\\\\c\"", "a\"b\\c"),
             (
                 "8e03978e-40d5-43dd-bc93-6894a57f9324",
@@ -296,6 +298,10 @@ mod tests {
             ("\"a\";A", KeyError::Malformed),
             ("\"a\";a=", KeyError::Malformed),
             ("\"a\";a=\"x", KeyError::Malformed),
+            ("\"a\";a=\"x\\n\"", KeyError::Malformed),
+            ("\"a\";a=\"x\"y", KeyError::Malformed),
+            ("\"a\";1", KeyError::Malformed),
+            ("\"a\";_a", KeyError::Malformed),
         ] {
             assert_eq!(
                 read(value.as_bytes(), KeySyntax::Lenient),
