@@ -16,8 +16,8 @@ const DENIALS: [&str; 8] = [
     "upstream-unreachable",
 ];
 
-impl<'a> Sweep<'_, 'a, '_> {
-    pub(super) fn said(&mut self, attempt: &Attempt<'a>, end: End<'a>, knew: Option<Known<'a>>) {
+impl<'s, 'a> Sweep<'s, 'a, '_> {
+    pub(super) fn said(&mut self, attempt: &'s Attempt<'a>, end: End<'a>, knew: Option<Known<'a>>) {
         self.check(Guarantee::Liveness);
         if self.is_left && !self.is_touched {
             self.check(Guarantee::ClientLeaves);
@@ -194,7 +194,8 @@ impl<'a> Sweep<'_, 'a, '_> {
     }
 
     /// G7, G8: a mismatch is with somebody.
-    fn mismatches(&mut self, attempt: &Attempt<'a>, now: u64) {
+    fn mismatches(&mut self, attempt: &'s Attempt<'a>, now: u64) {
+        self.first_mismatch.get_or_insert((now, attempt));
         let has_releases = self.bench.expect.has_releases;
         let other = self.other_held_from(attempt.payload);
         let has_other = other.is_some_and(|from| from <= now);

@@ -68,6 +68,8 @@ pub(super) struct Known<'a> {
 pub(super) struct Payload<'a> {
     /// When the first attempt began that may have been executed.
     executes_from: Option<u64>,
+    /// When the first attempt began that may have held the key.
+    holds_from: Option<u64>,
     was_store_blamed: bool,
     was_unsent: bool,
     is_sent: bool,
@@ -95,6 +97,8 @@ pub(super) struct Sweep<'s, 'a, 'e> {
     pub(super) payloads: HashMap<usize, Payload<'a>>,
     /// The first attempt that may have held the key, and the first of another payload than that.
     holders: [Option<(u64, usize)>; 2],
+    /// The first attempt that was told that the key is another payload's, and when.
+    pub(super) first_mismatch: Option<(u64, &'s Attempt<'a>)>,
     /// What each attempt that is under way could know when it began.
     knew: HashMap<usize, Known<'a>>,
     pub(super) begun: u64,
@@ -127,6 +131,7 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
             bench,
             payloads: HashMap::new(),
             holders: [None; 2],
+            first_mismatch: None,
             knew: HashMap::new(),
             begun: 0,
             under_way: 0,
@@ -168,6 +173,20 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
                 }
             }
         }
+        if let Some((at, attempt)) = self.first_mismatch {
+            self.is_anybodys(at, attempt);
+        }
+    }
+
+    /// Where nothing gives a key back: not everybody is told that it is somebody else's.
+    fn is_anybodys(&mut self, at: u64, attempt: &Attempt<'_>) {
+        let may_own = |payload: &Payload<'_>| {
+            !payload.is_called_other && payload.holds_from.is_some_and(|from| from <= at)
+        };
+        let has_owner = self.payloads.values().any(may_own);
+        let what = "every payload is called another one";
+        let holds = has_owner || self.bench.expect.has_releases;
+        self.require(Guarantee::OtherPayload, holds, attempt, what);
     }
 
     /// What an attempt may do is known from how it ends.
@@ -190,6 +209,7 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
             payload.executes_from.get_or_insert(from);
         }
         if may_hold(attempt) {
+            payload.holds_from.get_or_insert(from);
             let [first, other] = &mut self.holders;
             match first {
                 None => *first = Some((from, attempt.payload)),
@@ -237,7 +257,7 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
         }
     }
 
-    fn ends(&mut self, at: usize, attempt: &Attempt<'a>) {
+    fn ends(&mut self, at: usize, attempt: &'s Attempt<'a>) {
         let Some(end) = attempt.end else { return };
         self.touch(end.at_us);
         self.under_way = self.under_way.saturating_sub(1);
@@ -283,8 +303,9 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
             let what = "another payload had an effect, too";
             self.require_at(Guarantee::OtherPayload, other == payload, at, what);
         } else {
-            if let (Some((first, _)), Some(told)) = (first, self.unsettled_us) {
-                let is_kept = told <= first || at >= told.saturating_add(retention);
+            if let Some((first, _)) = first {
+                let told = self.unsettled_us.filter(|told| *told > first);
+                let is_kept = told.is_none_or(|told| at >= told.saturating_add(retention));
                 let what = "a record that was not settled was removed";
                 self.require_at(Guarantee::Retention, is_kept, at, what);
             }

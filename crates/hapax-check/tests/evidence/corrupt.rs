@@ -21,7 +21,7 @@ impl Corruption {
         let attempts = attempts(run);
         let mut scene = Scene {
             run,
-            random: Random::new(seed ^ 0x00c0_77u64),
+            random: Random::new(seed ^ 0xc077),
             attempts,
         };
         (self.corrupt)(&mut scene).is_some()
@@ -92,9 +92,12 @@ pub(crate) struct Scene<'r> {
 }
 
 impl Scene<'_> {
-    /// Any attempt of which this is true.
+    /// Any attempt of which this is true, on a store that nothing damages.
     pub(crate) fn pick(&mut self, is_fit: impl Fn(&Self, &Attempt) -> bool) -> Option<Attempt> {
-        let fit = self.attempts.iter().filter(|attempt| is_fit(self, attempt));
+        let fit = self
+            .attempts
+            .iter()
+            .filter(|attempt| attempt.scope != "damaged" && is_fit(self, attempt));
         let fit: Vec<Attempt> = fit.cloned().collect();
         let at = self.random.below(fit.len().max(1) as u64) as usize;
         fit.get(at).cloned()

@@ -2,7 +2,10 @@
 
 use hapax_check::evidence::{Event, Guarantee};
 
-use Guarantee::*;
+use Guarantee::{
+    Bounds, ClaimFirst, ClientLeaves, Damage, FailClosed, HonestUnknown, Isolation, Liveness,
+    NoLoss, NoPhantom, OneAnswer, OneEffect, OtherPayload, OwnerOnly, Retention,
+};
 
 use crate::corrupt::{Attempt, Corruption, Scene, Told};
 use crate::good::SECOND;
@@ -17,7 +20,7 @@ pub(crate) const CORRUPTIONS: &[Corruption] = &[
     Corruption {
         name: "an effect twice",
         expected: OneEffect,
-        besides: &[],
+        besides: &[Damage],
         corrupt: duplicate_effect,
     },
     Corruption {
@@ -71,13 +74,13 @@ pub(crate) const CORRUPTIONS: &[Corruption] = &[
     Corruption {
         name: "ok without an effect",
         expected: NoPhantom,
-        besides: &[],
+        besides: &[NoLoss],
         corrupt: ok_without_effect,
     },
     Corruption {
         name: "ok before its effect",
         expected: NoPhantom,
-        besides: &[],
+        besides: &[NoLoss],
         corrupt: act_after_ok,
     },
     Corruption {
@@ -232,17 +235,11 @@ pub(crate) const CORRUPTIONS: &[Corruption] = &[
     },
     Corruption {
         name: "events untold",
-        expected: Told_,
+        expected: Guarantee::Told,
         besides: &[],
         corrupt: untold,
     },
 ];
-
-#[allow(
-    non_upper_case_globals,
-    reason = "the guarantee; its name is that of an enum of the test"
-)]
-const Told_: Guarantee = Guarantee::Told;
 
 /// An execution in the clean time, long before faults.
 fn clean_execution(scene: &mut Scene<'_>) -> Option<Attempt> {
@@ -305,9 +302,7 @@ fn swap_scopes(scene: &mut Scene<'_>) -> Option<()> {
 
 /// A replay of an answer that somebody else has, too.
 fn second_answer(scene: &mut Scene<'_>) -> Option<Attempt> {
-    scene.pick(|scene, attempt| {
-        attempt.is_replayed() && scene.knew(attempt) && attempt.scope != "damaged"
-    })
+    scene.pick(|scene, attempt| attempt.is_replayed() && scene.knew(attempt))
 }
 
 fn other_status(scene: &mut Scene<'_>) -> Option<()> {
@@ -632,31 +627,27 @@ fn effect_while_down(scene: &mut Scene<'_>) -> Option<()> {
 }
 
 fn damaged_answer(scene: &mut Scene<'_>) -> Option<()> {
-    let of = scene.pick(|_, attempt| attempt.scope == "damaged" && attempt.is_replayed())?;
+    let is_damaged = |attempt: &&Attempt| attempt.scope == "damaged" && attempt.is_replayed();
+    let of = scene.attempts.iter().find(is_damaged).cloned()?;
     body(scene.end_mut(&of)).push('x');
     Some(())
 }
 
-fn figure(scene: &mut Scene<'_>, meant: &str) -> Option<u64> {
+/// Sets the figures of this name, at all gateways.
+fn set_figures(scene: &mut Scene<'_>, meant: &str, to: u64) {
     for event in &mut scene.run.history.events {
         if let Event::Figure { name, value, .. } = event
             && name == meant
-            && *value > 0
         {
-            let before = *value;
-            *value = if meant == "connections" {
-                1_001
-            } else {
-                before - 1
-            };
-            return Some(before);
+            *value = to;
         }
     }
-    None
 }
 
 fn above_bound(scene: &mut Scene<'_>) -> Option<()> {
-    figure(scene, "connections").map(|_| ())
+    let bound = *scene.run.expect.bounds.get("connections")?;
+    set_figures(scene, "connections", bound + 1);
+    Some(())
 }
 
 fn untold(scene: &mut Scene<'_>) -> Option<()> {
@@ -665,5 +656,6 @@ fn untold(scene: &mut Scene<'_>) -> Option<()> {
     } else {
         "replayed"
     };
-    figure(scene, name).map(|_| ())
+    set_figures(scene, name, 1);
+    Some(())
 }

@@ -390,7 +390,8 @@ impl Author {
 
     /// What two gateways measured of themselves.
     fn figures(&mut self) {
-        let (mut executed, mut replays) = (0, 0);
+        // They know of answers, too, that never reached a client.
+        let (mut executed, mut replays) = (5, 5);
         for event in &self.events {
             if let Event::Ok { replayed, .. } = event {
                 *(if *replayed {
