@@ -358,6 +358,27 @@ mod tests {
     }
 
     #[test]
+    fn a_record_key_is_shown_as_its_id() {
+        let key = RecordKey::from_bytes([0xab; 16]);
+        assert_eq!(format!("{key:?}"), "ab".repeat(16));
+    }
+
+    #[test]
+    fn a_derived_key_is_one_operations_own_and_tells_nothing_of_its_record() {
+        let keys = HashKeys::derive(&crate::secret::Secret::from_bytes([7; 32]));
+        let key = |text| Key::from_text(text).expect("a key");
+        let scope = |byte| ScopeId::from_bytes([byte; 16]);
+        let of = |byte, text| derived_upstream_key(&keys, "r", scope(byte), &key(text));
+        let one = of(1, "a");
+        assert_eq!(one, of(1, "a"));
+        assert_eq!(Key::from_text(&one).map(|key| key.as_str().len()), Ok(32));
+        let record = RecordKey::new(&keys, "r", scope(1), &key("a")).to_string();
+        for other in [of(2, "a"), of(1, "b"), record] {
+            assert_ne!(one, other);
+        }
+    }
+
+    #[test]
     fn realm_scope_and_key_cannot_run_into_each_other() {
         let keys = HashKeys::derive(&crate::secret::Secret::from_bytes([7; 32]));
         let scope = ScopeId::from_bytes([1; 16]);

@@ -12,24 +12,14 @@
     reason = "a target tells by a panic that a property does not hold"
 )]
 
-mod admin;
-mod canonical;
-mod codec;
-mod config;
-mod fields;
-mod gateway;
-mod key;
 mod mutate;
-mod pieces;
+// Parts of the binary are compiled into the targets, and bring their unit tests along; those run with the binary.
+#[cfg(not(test))]
+mod targets;
 
-pub use admin::admin;
-pub use canonical::canonical;
-pub use codec::codec;
-pub use config::config;
-pub use fields::fields;
-pub use gateway::framing;
-pub use key::key;
 pub use mutate::Mutator;
+#[cfg(not(test))]
+pub use targets::{TARGETS, admin, canonical, codec, config, fields, framing, key};
 
 /// A target: its name, the function, words that its inputs are made of, and how much an ordinary test run does of it.
 #[derive(Debug, Clone, Copy)]
@@ -43,49 +33,3 @@ pub struct Target {
     /// Mutations in an ordinary test run: a few seconds' worth.
     pub mutations: usize,
 }
-
-/// All targets.
-pub const TARGETS: [Target; 7] = [
-    Target {
-        name: "key",
-        run: key,
-        words: key::WORDS,
-        mutations: 100_000,
-    },
-    Target {
-        name: "canonical",
-        run: canonical,
-        words: canonical::WORDS,
-        mutations: 200_000,
-    },
-    Target {
-        name: "codec",
-        run: codec,
-        words: &[],
-        mutations: 30_000,
-    },
-    Target {
-        name: "fields",
-        run: fields,
-        words: fields::WORDS,
-        mutations: 60_000,
-    },
-    Target {
-        name: "framing",
-        run: framing,
-        words: gateway::WORDS,
-        mutations: 300_000,
-    },
-    Target {
-        name: "config",
-        run: config,
-        words: config::WORDS,
-        mutations: 700,
-    },
-    Target {
-        name: "admin",
-        run: admin,
-        words: admin::WORDS,
-        mutations: 60_000,
-    },
-];

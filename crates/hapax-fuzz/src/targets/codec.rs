@@ -14,7 +14,7 @@ use hapax_core::record::{ClaimId, Content, Record, State, StoredResponse, Unknow
 use hapax_core::scope::ScopeId;
 use hapax_core::secret::{HashKeys, Secret};
 
-use crate::pieces::Pieces;
+use super::pieces::Pieces;
 
 const SECRET: [u8; 32] = [7; 32];
 const BESIDE: &[u8] = b"what the store keeps beside it";

@@ -2,7 +2,7 @@
 
 #[allow(dead_code, unused_imports, unreachable_pub, reason = "the binary uses all of it")]
 #[rustfmt::skip]
-#[path = "../../hapax/src/config/mod.rs"]
+#[path = "../../../hapax/src/config/mod.rs"]
 mod product;
 
 use std::cell::RefCell;

@@ -2,23 +2,23 @@
 
 #[allow(dead_code, unreachable_pub, reason = "the binary uses all of it")]
 #[rustfmt::skip]
-#[path = "../../hapax/src/gateway/chunked.rs"]
+#[path = "../../../hapax/src/gateway/chunked.rs"]
 mod chunked;
 #[allow(dead_code, unreachable_pub, reason = "the binary uses all of it")]
 #[rustfmt::skip]
-#[path = "../../hapax/src/gateway/framing.rs"]
+#[path = "../../../hapax/src/gateway/framing.rs"]
 mod framing;
 #[allow(dead_code, unreachable_pub, reason = "the binary uses all of it")]
 #[rustfmt::skip]
-#[path = "../../hapax/src/gateway/head.rs"]
+#[path = "../../../hapax/src/gateway/head.rs"]
 mod head;
 #[allow(dead_code, reason = "the battery uses all of it")]
 #[rustfmt::skip]
-#[path = "../../hapax/tests/it/battery/reader.rs"]
+#[path = "../../../hapax/tests/it/battery/reader.rs"]
 mod reader;
 #[allow(dead_code, unreachable_pub, reason = "the binary uses all of it")]
 #[rustfmt::skip]
-#[path = "../../hapax/src/gateway/refusal.rs"]
+#[path = "../../../hapax/src/gateway/refusal.rs"]
 mod refusal;
 
 use framing::{Framing, Phase, Preface, Stop};

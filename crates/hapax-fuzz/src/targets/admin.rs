@@ -2,11 +2,11 @@
 
 #[allow(dead_code, unreachable_pub, reason = "the binary uses all of it")]
 #[rustfmt::skip]
-#[path = "../../hapax/src/admin/input.rs"]
+#[path = "../../../hapax/src/admin/input.rs"]
 mod input;
 #[allow(dead_code, unreachable_pub, reason = "the binary uses all of it")]
 #[rustfmt::skip]
-#[path = "../../hapax/src/admin/problem.rs"]
+#[path = "../../../hapax/src/admin/problem.rs"]
 mod problem;
 
 use axum::extract::Query;
@@ -19,8 +19,8 @@ use hapax_core::operate::Version;
 use hapax_core::record::Held;
 use hapax_core::time::Timestamp;
 
-use crate::codec::record_of;
-use crate::pieces::Pieces;
+use super::codec::record_of;
+use super::pieces::Pieces;
 
 pub(crate) const WORDS: &[&str] = &[
     "15m",
