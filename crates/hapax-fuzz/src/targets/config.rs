@@ -94,7 +94,8 @@ pub fn config(data: &[u8]) {
 
 /// What a listing says after its arrow: `FILE:LINE:COLUMN`.
 fn place(line: &str) -> Option<(usize, usize)> {
-    let (_, place) = line.split_once(" --> ")?;
+    // At the line's start: an excerpt of a file has one behind its bar, if anybody writes so.
+    let place = line.trim_start().strip_prefix("--> ")?;
     let mut parts = place.rsplit(':');
     let column = parts.next()?.parse().ok()?;
     Some((parts.next()?.parse().ok()?, column))
