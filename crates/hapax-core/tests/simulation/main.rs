@@ -26,10 +26,11 @@ fn from_environment(name: &str) -> Option<u64> {
 }
 
 /// Runs the histories of a part of the seeds and adds up what was in them.
-fn sum(part: u64) -> Tally {
+fn check_all(part: u64) {
     if let Some(seed) = from_environment("HAPAX_SEED") {
         let result = run_traced(seed, Fault::None);
         assert!(result.is_ok(), "seed {seed}: {result:?}");
+        return;
     }
     let count = HISTORIES / 2 * from_environment("HAPAX_CAMPAIGN").unwrap_or(1);
     let mut sum = Tally::default();
@@ -76,17 +77,16 @@ fn sum(part: u64) -> Tally {
     ] {
         assert!(what >= least, "too little happened: {sum:?}");
     }
-    sum
 }
 
 #[test]
 fn no_history_breaks_a_guarantee_even_seeds() {
-    sum(0);
+    check_all(0);
 }
 
 #[test]
 fn no_history_breaks_a_guarantee_odd_seeds() {
-    sum(1);
+    check_all(1);
 }
 
 /// Runs histories with something broken on purpose until the judge says `expected`; what else

@@ -80,7 +80,10 @@ pub(crate) struct World {
     store: FakeStore,
     judge: Judge,
     calls: Vec<Call>,
-    /// In boxes: they are large and change places with every turn.
+    #[allow(
+        clippy::vec_box,
+        reason = "they are large and change places with every turn"
+    )]
     actors: Vec<Box<Actor>>,
     completer: Option<Completer>,
     completions: u8,
@@ -383,7 +386,7 @@ impl World {
             None => StatusCode::NOT_FOUND,
         };
         // Only a call of this process is known to be under way, and there may be others.
-        let is_waited_for = |actor: &Box<Actor>| actor.upstream.is_some_and(|call| !call.has_ended);
+        let is_waited_for = |actor: &Actor| actor.upstream.is_some_and(|call| !call.has_ended);
         let is_seen = self.fault != Fault::ProbesWithoutFence && self.random.once_in(2);
         let id = effect
             .and_then(|id| u8::try_from(id).ok())
@@ -393,7 +396,7 @@ impl World {
             settlement: settlement_of(status),
             headers: HeaderMap::new(),
             content: Content::Stored(Bytes::copy_from_slice(&[id])),
-            is_first_under_way: is_seen && self.actors.iter().any(is_waited_for),
+            is_first_under_way: is_seen && self.actors.iter().any(|actor| is_waited_for(actor)),
         })
     }
 
