@@ -127,6 +127,16 @@ fn every_corruption_is_caught_and_named() {
 }
 
 #[test]
+fn the_document_says_what_is_taken_for_evidence() {
+    let document = include_str!("../../../../docs/proof.md");
+    for guarantee in Guarantee::ALL {
+        let (number, name) = (guarantee.number(), guarantee.name());
+        let line = format!("| G{number} | {name} | {} |", guarantee.evidence());
+        assert!(document.contains(&line), "docs/proof.md lacks {line}");
+    }
+}
+
+#[test]
 fn what_the_configuration_gives_up_is_not_judged() {
     let drop = CORRUPTIONS
         .iter()
