@@ -111,7 +111,7 @@ mod tests {
 
     #[test]
     fn callers_that_differ_in_any_part_have_different_scopes() {
-        let callers: [&[(&str, &str)]; 12] = [
+        let callers: [&[(&str, &str)]; 14] = [
             &[],
             &[("authorization", "")],
             &[("authorization", "a")],
@@ -124,6 +124,9 @@ mod tests {
             &[("authorization", "a"), ("x-tenant", "b")],
             &[("authorization", "b"), ("x-tenant", "a")],
             &[("authorization", "ab"), ("x-tenant", "")],
+            // Values that look like the beginning of the next part.
+            &[("authorization", "header"), ("authorization", "x-tenant")],
+            &[("x-tenant", "header"), ("x-tenant", "x-tenant")],
         ];
         let scopes: HashSet<_> = callers
             .iter()
