@@ -139,15 +139,18 @@ mod tests {
         };
         let template =
             || OnUnknown::Probe(Template::parse("GET /{key}").expect("a template").into());
-        for (on_unknown, by, expected) in [
-            (OnUnknown::Refuse, 1, refuse),
-            (OnUnknown::Resend, 1, resend),
-            (template(), 1, probing),
-            (OnUnknown::Refuse, 2, other),
-            (OnUnknown::Resend, 2, other),
-            (template(), 2, other),
+        for (mode, on_unknown, by, expected) in [
+            (Mode::Enforce, OnUnknown::Refuse, 1, refuse),
+            (Mode::Enforce, OnUnknown::Resend, 1, resend),
+            (Mode::Enforce, template(), 1, probing),
+            // Who only watches sends no question either (P6).
+            (Mode::Observe, template(), 1, refuse),
+            (Mode::Enforce, OnUnknown::Refuse, 2, other),
+            (Mode::Enforce, OnUnknown::Resend, 2, other),
+            (Mode::Enforce, template(), 2, other),
         ] {
             let policy = Policy {
+                mode,
                 on_unknown: on_unknown.clone(),
                 // A route's present settings do not reach back to a record that is there.
                 lease: TICK,

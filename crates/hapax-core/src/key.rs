@@ -250,6 +250,12 @@ mod tests {
     }
 
     #[test]
+    fn a_key_says_in_a_log_that_it_is_one_and_no_more() {
+        let key = Key::from_text("secret").expect("a key");
+        assert_eq!(format!("{key:?}"), "Key(..)");
+    }
+
+    #[test]
     fn a_quoted_and_a_bare_key_are_the_same_key() {
         for (value, key) in [
             ("abc", "abc"),
@@ -257,6 +263,8 @@ mod tests {
             ("  abc\t", "abc"),
             ("\"abc\";a=1;b", "abc"),
             ("\"abc\"; a=\"x;y\"", "abc"),
+            ("\"abc\";*a=?0;b1_c-d.e*=:eA==:", "abc"),
+            ("\"abc\";a=\"x\\\"y\\\\\";b", "abc"),
             ("\"a\\\"b\\\\c\"", "a\"b\\c"),
             (
                 "8e03978e-40d5-43dd-bc93-6894a57f9324",
@@ -290,6 +298,10 @@ mod tests {
             ("\"a\";A", KeyError::Malformed),
             ("\"a\";a=", KeyError::Malformed),
             ("\"a\";a=\"x", KeyError::Malformed),
+            ("\"a\";a=\"x\\n\"", KeyError::Malformed),
+            ("\"a\";a=\"x\"y", KeyError::Malformed),
+            ("\"a\";1", KeyError::Malformed),
+            ("\"a\";_a", KeyError::Malformed),
         ] {
             assert_eq!(
                 read(value.as_bytes(), KeySyntax::Lenient),
@@ -342,6 +354,27 @@ mod tests {
             &format!("+{}", "a".repeat(31)),
         ] {
             assert_eq!(text.parse::<RecordKey>(), Err(RecordIdError), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_record_key_is_shown_as_its_id() {
+        let key = RecordKey::from_bytes([0xab; 16]);
+        assert_eq!(format!("{key:?}"), "ab".repeat(16));
+    }
+
+    #[test]
+    fn a_derived_key_is_one_operations_own_and_tells_nothing_of_its_record() {
+        let keys = HashKeys::derive(&crate::secret::Secret::from_bytes([7; 32]));
+        let key = |text| Key::from_text(text).expect("a key");
+        let scope = |byte| ScopeId::from_bytes([byte; 16]);
+        let of = |byte, text| derived_upstream_key(&keys, "r", scope(byte), &key(text));
+        let one = of(1, "a");
+        assert_eq!(one, of(1, "a"));
+        assert_eq!(Key::from_text(&one).map(|key| key.as_str().len()), Ok(32));
+        let record = RecordKey::new(&keys, "r", scope(1), &key("a")).to_string();
+        for other in [of(2, "a"), of(1, "b"), record] {
+            assert_ne!(one, other);
         }
     }
 

@@ -83,3 +83,87 @@ pub fn scope_of(keys: &HashKeys, parts: &[ScopePart], headers: &HeaderMap) -> Sc
         is_anonymous: found == 0 && !parts.is_empty(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use http::HeaderValue;
+
+    use super::*;
+    use crate::secret::Secret;
+
+    const NAMES: [&str; 2] = ["authorization", "x-tenant"];
+
+    fn of(secret: u8, names: &[&'static str], lines: &[(&'static str, &str)]) -> Scope {
+        let keys = HashKeys::derive(&Secret::from_bytes([secret; 32]));
+        let parts: Vec<_> = names
+            .iter()
+            .map(|name| ScopePart::Header(HeaderName::from_static(name)))
+            .collect();
+        let mut headers = HeaderMap::new();
+        for (name, value) in lines {
+            let value = HeaderValue::from_str(value).expect("a field value");
+            headers.append(HeaderName::from_static(name), value);
+        }
+        scope_of(&keys, &parts, &headers)
+    }
+
+    #[test]
+    fn callers_that_differ_in_any_part_have_different_scopes() {
+        let callers: [&[(&str, &str)]; 14] = [
+            &[],
+            &[("authorization", "")],
+            &[("authorization", "a")],
+            &[("authorization", "A")],
+            &[("authorization", "ab")],
+            &[("authorization", "a"), ("authorization", "b")],
+            &[("authorization", "b"), ("authorization", "a")],
+            &[("authorization", "a, b")],
+            &[("x-tenant", "a")],
+            &[("authorization", "a"), ("x-tenant", "b")],
+            &[("authorization", "b"), ("x-tenant", "a")],
+            &[("authorization", "ab"), ("x-tenant", "")],
+            // Values that look like the beginning of the next part.
+            &[("authorization", "header"), ("authorization", "x-tenant")],
+            &[("x-tenant", "header"), ("x-tenant", "x-tenant")],
+        ];
+        let scopes: HashSet<_> = callers
+            .iter()
+            .map(|lines| of(1, &NAMES, lines).id)
+            .collect();
+        assert_eq!(scopes.len(), callers.len());
+        let lines = [("authorization", "a")];
+        assert_ne!(of(1, &NAMES, &lines).id, of(2, &NAMES, &lines).id);
+    }
+
+    #[test]
+    fn what_is_no_part_of_the_scope_makes_no_difference() {
+        let one = [("authorization", "a"), ("user-agent", "x")];
+        let other = [("user-agent", "y"), ("authorization", "a")];
+        assert_eq!(of(1, &NAMES, &one), of(1, &NAMES, &other));
+        assert_eq!(of(1, &[], &one), of(1, &[], &[]));
+    }
+
+    #[test]
+    fn who_has_none_of_the_parts_is_anonymous_unless_there_are_none() {
+        let is_anonymous = |names: &[&'static str], lines: &[(&'static str, &str)]| {
+            of(1, names, lines).is_anonymous
+        };
+        assert!(is_anonymous(&NAMES, &[]));
+        assert!(is_anonymous(&NAMES, &[("user-agent", "x")]));
+        assert!(!is_anonymous(&NAMES, &[("x-tenant", "a")]));
+        assert!(!is_anonymous(&NAMES, &[("authorization", "")]));
+        assert!(!is_anonymous(&[], &[]));
+    }
+
+    #[test]
+    fn a_scope_and_its_parts_are_shown_as_they_are_configured_and_stored() {
+        let id = ScopeId::from_bytes([0xab; 16]);
+        assert_eq!(id.as_bytes(), &[0xab; 16]);
+        assert_eq!(id.to_string(), "ab".repeat(16));
+        assert_eq!(format!("{id:?}"), "ab".repeat(16));
+        let part = ScopePart::Header(HeaderName::from_static("x-tenant"));
+        assert_eq!(part.to_string(), "header:x-tenant");
+    }
+}

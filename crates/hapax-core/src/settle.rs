@@ -116,12 +116,12 @@ const IDS: [&str; 10] = [
 
 /// The fields of an answer that a record keeps (P28), in their order.
 pub fn stored_headers(headers: &HeaderMap) -> HeaderMap {
-    let named_by_connection: Vec<String> = headers
+    // As bytes: an option that is no text must not hide the names beside it.
+    let named_by_connection: Vec<&[u8]> = headers
         .get_all(CONNECTION)
         .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(|name| name.trim().to_ascii_lowercase())
+        .flat_map(|value| value.as_bytes().split(|byte| *byte == b','))
+        .map(<[u8]>::trim_ascii)
         .collect();
     let is_kept = |name: &HeaderName| {
         let text = name.as_str();
@@ -131,7 +131,9 @@ pub fn stored_headers(headers: &HeaderMap) -> HeaderMap {
             || text.starts_with("ratelimit")
             || text.starts_with("x-ratelimit")
             || is_ours(name)
-            || named_by_connection.iter().any(|named| named == text))
+            || named_by_connection
+                .iter()
+                .any(|named| named.eq_ignore_ascii_case(text.as_bytes())))
     };
     let mut kept = HeaderMap::with_capacity(headers.len());
     for (name, value) in headers {
@@ -366,6 +368,14 @@ mod tests {
         ];
         let all: Vec<_> = kept.iter().chain(&dropped).copied().collect();
         assert_eq!(stored_headers(&fields(&all)), fields(&kept));
+    }
+
+    #[test]
+    fn an_option_that_is_no_text_hides_no_name_beside_it() {
+        let mut headers = fields(&[("x-hop", "1"), ("x-kept", "1")]);
+        let value = HeaderValue::from_bytes(b"X-Hop, cl\xf9se").expect("a field value");
+        headers.insert(CONNECTION, value);
+        assert_eq!(stored_headers(&headers), fields(&[("x-kept", "1")]));
     }
 
     fn stored(headers: HeaderMap, content: Content) -> StoredResponse {

@@ -4,6 +4,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Uri, Version, header,
     uri::{Authority, PathAndQuery},
 };
+use http_body::Body;
 use thiserror::Error;
 
 /// Why a message cannot be passed on.
@@ -128,6 +129,26 @@ pub(crate) fn fit_for_http1(headers: &mut HeaderMap, uri: &Uri, base: &UpstreamB
     }
 }
 
+/// Frames a request's content anew (RFC 9112 6.3): a length that is known is written as a plain number, whatever its
+/// zeros were (C's `strtol` reads `010` as eight), and what has no length is chunked, by whatever method. Left alone,
+/// hyper sends a GET or HEAD of unknown length without its content, and the upstream would act on another request.
+pub(crate) fn frame(headers: &mut HeaderMap, content: &impl Body) {
+    let sized = headers.contains_key(header::CONTENT_LENGTH);
+    match content.size_hint().exact() {
+        Some(0) if !sized => {}
+        Some(length) => {
+            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
+        }
+        None if sized => {}
+        None => {
+            headers.insert(
+                header::TRANSFER_ENCODING,
+                HeaderValue::from_static("chunked"),
+            );
+        }
+    }
+}
+
 /// Says that the request came through us (RFC 9110 7.6.3), and how it came.
 pub(crate) fn append_via(headers: &mut HeaderMap, received: Version) {
     let via = match received {
@@ -221,6 +242,11 @@ fn is_protected(name: &HeaderName) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use http_body::{Frame, SizeHint};
+
     use super::*;
 
     fn headers(lines: &[&str]) -> HeaderMap {
@@ -384,6 +410,43 @@ mod tests {
         let mut map = HeaderMap::new();
         fit_for_http1(&mut map, &"/x".parse().unwrap(), &base);
         assert_eq!(lines(&map), ["host: up:81"]);
+    }
+
+    /// Content of which only the length is known, or not even that.
+    struct Hinted(Option<u64>);
+
+    impl Body for Hinted {
+        type Data = bytes::Bytes;
+        type Error = std::convert::Infallible;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
+            Poll::Ready(None)
+        }
+
+        fn size_hint(&self) -> SizeHint {
+            self.0.map_or_else(SizeHint::default, SizeHint::with_exact)
+        }
+    }
+
+    #[test]
+    fn content_of_known_length_gets_a_plain_one_and_the_rest_is_chunked() {
+        let table: [(&[&str], Option<u64>, &[&str]); 7] = [
+            (&[], Some(0), &[]),
+            (&["content-length: 0"], Some(0), &["content-length: 0"]),
+            (&["content-length: 0010"], Some(10), &["content-length: 10"]),
+            (&["content-length: 00"], Some(0), &["content-length: 0"]),
+            (&[], Some(5), &["content-length: 5"]),
+            (&[], None, &["transfer-encoding: chunked"]),
+            (&["content-length: 5"], None, &["content-length: 5"]),
+        ];
+        for (given, content, expected) in table {
+            let mut map = headers(given);
+            frame(&mut map, &Hinted(content));
+            assert_eq!(lines(&map), expected, "{given:?}");
+        }
     }
 
     #[test]

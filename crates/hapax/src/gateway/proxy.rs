@@ -201,6 +201,9 @@ async fn forward(
         let uri = request.uri().clone();
         forward::fit_for_http1(request.headers_mut(), &uri, &base);
     }
+    let (mut parts, content) = request.into_parts();
+    forward::frame(&mut parts.headers, &content);
+    let mut request = Request::from_parts(parts, content);
     let tunnel = request.extensions_mut().remove::<Tunnel>();
     let client = tunnel.map(|tunnel| (tunnel, hyper::upgrade::on(&mut request)));
     let sending = upstream.send(request);

@@ -226,17 +226,40 @@ impl Connection {
 
     pub(crate) fn read_answer_to(&mut self, method: &str) -> io::Result<Answer> {
         loop {
-            let (status, fields) = self.head()?;
-            if (100..200).contains(&status) {
-                continue;
+            let answer = self.read_next(method)?;
+            if !(100..200).contains(&answer.status) {
+                return Ok(answer);
             }
-            let body = self.content(method, status, &fields)?;
-            return Ok(Answer {
-                status,
-                fields,
-                body,
-            });
         }
+    }
+
+    /// Reads the next answer, be it an interim one.
+    pub(crate) fn read_next(&mut self, method: &str) -> io::Result<Answer> {
+        let (status, fields) = self.head()?;
+        let body = match status {
+            100..200 => Vec::new(),
+            _ => self.content(method, status, &fields)?,
+        };
+        Ok(Answer {
+            status,
+            fields,
+            body,
+        })
+    }
+
+    /// Waits for the orderly end of the connection, before which nothing more may come.
+    pub(crate) fn read_end(&mut self) -> io::Result<()> {
+        if self.buffer.is_empty() && !self.fill()? {
+            return Ok(());
+        }
+        let rest = String::from_utf8_lossy(&self.buffer);
+        Err(io::Error::other(format!("{rest:?} instead of an end")))
+    }
+
+    /// Everything that comes until the end, be that orderly or not.
+    pub(crate) fn read_out(mut self) -> Vec<u8> {
+        while matches!(self.fill(), Ok(true)) {}
+        self.buffer
     }
 
     /// Everything up to `end`, as text.

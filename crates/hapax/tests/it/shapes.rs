@@ -1,7 +1,6 @@
-//! Shapes of requests on the wire: what is refused, what is waited for, TLS and HTTP/2.
+//! Connections as a whole: what is waited for, order, TLS and HTTP/2. The shapes of requests are in the battery.
 
 use std::process::Command;
-use std::time::Duration;
 
 use crate::client::{Connection, post};
 use crate::gateway::Gateway;
@@ -11,95 +10,6 @@ fn start(config: &str) -> (Upstream, Gateway) {
     let upstream = Upstream::new();
     let gateway = Gateway::start(&upstream.url(), config);
     (upstream, gateway)
-}
-
-const KEYED: &str = "POST /orders HTTP/1.1\r\nHost: a.test\r\nIdempotency-Key: k\r\n";
-
-/// What follows a sound beginning and makes the request ambiguous.
-const AMBIGUOUS: [(&str, &str); 10] = [
-    (
-        "both lengths",
-        "Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-    ),
-    (
-        "two lengths",
-        "Content-Length: 0\r\nContent-Length: 0\r\n\r\n",
-    ),
-    ("one bare LF", "Content-Length: 0\n\r\n"),
-    ("two Hosts", "Host: b.test\r\nContent-Length: 0\r\n\r\n"),
-    (
-        "an upgrade with a body",
-        "Connection: upgrade\r\nUpgrade: websocket\r\nContent-Length: 2\r\n\r\n{}",
-    ),
-    (
-        "a coding",
-        "Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
-    ),
-    (
-        "a bad chunk",
-        "Transfer-Encoding: chunked\r\n\r\n0x1\r\na\r\n0\r\n\r\n",
-    ),
-    (
-        "a folded field",
-        "X-A: b\r\n c\r\nContent-Length: 0\r\n\r\n",
-    ),
-    ("a space before the colon", "Content-Length : 0\r\n\r\n"),
-    (
-        "a protected field among the hop's",
-        "Connection: authorization\r\nAuthorization: x\r\nContent-Length: 0\r\n\r\n",
-    ),
-];
-
-/// Requests that are wrong from their first line on.
-const WRONG: [(&str, &str); 4] = [
-    (
-        "bare LFs only",
-        "POST / HTTP/1.1\nHost: a.test\nIdempotency-Key: k\nContent-Length: 0\n\n",
-    ),
-    (
-        "no Host",
-        "POST / HTTP/1.1\r\nIdempotency-Key: k\r\nContent-Length: 0\r\n\r\n",
-    ),
-    (
-        "an absolute target",
-        "POST http://b.test/ HTTP/1.1\r\nHost: a.test\r\nIdempotency-Key: k\r\nContent-Length: 0\r\n\r\n",
-    ),
-    (
-        "a tunnel",
-        "CONNECT b.test:443 HTTP/1.1\r\nHost: b.test:443\r\n\r\n",
-    ),
-];
-
-#[test]
-fn a_request_that_two_parsers_could_read_differently_never_reaches_the_upstream() {
-    let (upstream, gateway) = start("");
-    let ambiguous = AMBIGUOUS
-        .into_iter()
-        .map(|(name, rest)| (name, format!("{KEYED}{rest}")));
-    let wrong = WRONG
-        .into_iter()
-        .map(|(name, whole)| (name, whole.to_owned()));
-    for (name, bytes) in ambiguous.chain(wrong) {
-        let mut connection = Connection::open(gateway.address());
-        connection.send_anyway(bytes.as_bytes());
-        let answer = connection.read().unwrap_or_else(|e| panic!("{name}: {e}"));
-        assert_eq!(answer.status, 400, "{name}: {answer:?}");
-        assert_eq!(answer.problem(), "request-malformed", "{name}");
-    }
-    assert_eq!(upstream.count(), 0);
-    assert_eq!(post("k").send(gateway.address()).idempotency(), "executed");
-}
-
-#[test]
-fn an_upgrade_with_a_key_is_refused_and_reaches_nobody() {
-    let (upstream, gateway) = start("");
-    let bytes = "POST /orders HTTP/1.1\r\nHost: a.test\r\nIdempotency-Key: k\r\n\
-                 Connection: upgrade\r\nUpgrade: websocket\r\n\r\n";
-    let mut connection = Connection::open(gateway.address());
-    connection.send(bytes.as_bytes()).expect("it listens");
-    let answer = connection.read().expect("an answer");
-    assert_eq!(answer.status, 400, "{answer:?}");
-    assert_eq!(upstream.count(), 0);
 }
 
 #[test]
@@ -153,19 +63,6 @@ fn requests_sent_one_behind_the_other_are_answered_in_order() {
     assert!(again.is_replay());
     assert_eq!(again.body, one.body);
     assert_eq!(upstream.count(), 2);
-}
-
-#[test]
-fn a_client_that_waits_to_be_asked_for_content_is_asked() {
-    let (_upstream, gateway) = start("");
-    let mut connection = Connection::open(gateway.address());
-    let head = "POST /orders HTTP/1.1\r\nHost: a.test\r\nIdempotency-Key: k\r\n\
-                Expect: 100-continue\r\nContent-Length: 2\r\n\r\n";
-    connection.send(head.as_bytes()).expect("it listens");
-    connection.set_patience(Duration::from_secs(10));
-    assert!(connection.read_until(b"\r\n\r\n").contains(" 100 "));
-    connection.send(b"{}").expect("it listens");
-    assert_eq!(connection.read().expect("an answer").status, 201);
 }
 
 #[test]
