@@ -10,6 +10,7 @@
 mod answer;
 mod count;
 mod drive;
+pub mod evidence;
 mod fault;
 mod history;
 mod judge;
