@@ -549,3 +549,6 @@ impl Reloader {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;
