@@ -99,6 +99,7 @@ impl Tally {
             "upstream-breaks",
             "upstream-cuts",
             "upstream-fails",
+            "upstream-slow",
         ] {
             let times = self.faults.get(fault).copied().unwrap_or_default();
             assert!(times >= runs / 25, "{fault} fired {times} times: {self:?}");

@@ -31,6 +31,7 @@ mod crash_load;
 mod damage;
 mod demo;
 mod hang_up;
+mod http2;
 mod isolation;
 mod kill;
 mod lifetime;

@@ -25,6 +25,9 @@ use super::random::Random;
 /// Where it listens.
 pub(super) const PORT: u16 = 80;
 
+/// Longer than this it may be too slow for its gateway, whose patience has the network's share in it.
+const SLOW: Duration = Duration::from_millis(250);
+
 /// What becomes of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Plan {
@@ -123,7 +126,11 @@ impl Upstream {
             value.unwrap_or_default().to_owned()
         };
         let (key, scope) = (field("idempotency-key"), field("authorization"));
-        let payload = super::client::payload_of(parts.uri.path(), &content);
+        let target = parts
+            .uri
+            .path_and_query()
+            .map_or("/", |target| target.as_str());
+        let payload = super::client::payload_of(target, &content);
         let handling = tokio::spawn(self.handle(key.trim_matches('"').to_owned(), scope, payload));
         handling.await?
     }
@@ -135,6 +142,9 @@ impl Upstream {
         payload: String,
     ) -> Result<Response<Answer>, Box<dyn Error + Send + Sync>> {
         let (plan, before, after, length) = self.draw();
+        if before + after > SLOW {
+            self.evidence.strikes("upstream-slow", None);
+        }
         tokio::time::sleep(before).await;
         if let Some(fault) = plan.fault() {
             self.evidence.strikes(fault, None);

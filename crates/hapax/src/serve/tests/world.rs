@@ -27,10 +27,10 @@ use super::upstream::{self, Upstream};
 
 /// Where gateways listen.
 const PORT: u16 = 8080;
-/// What a step lasts; messages take at least one.
-const TICK: Duration = Duration::from_millis(5);
+/// What a step lasts, in milliseconds, one of these: messages take at least one.
+const TICKS_MS: [u64; 4] = [5, 10, 20, 20];
 /// When all that is wrong is mended.
-const MENDED_AT_MS: u64 = 2_500;
+const MENDED_AT_MS: u64 = 2_000;
 /// What a claim lives and the upstream may take, in milliseconds: so short that runs see them end.
 const LEASE_MS: u64 = 1_000;
 const UPSTREAM_TIMEOUT_MS: u64 = 700;
@@ -193,10 +193,11 @@ impl Parts {
 
     /// The hosts, on a network of their own.
     fn sim(&mut self, seed: u64) -> Sim<'static> {
+        let tick_ms = TICKS_MS[self.random.index(TICKS_MS.len())];
         let mut builder = turmoil::Builder::new();
         builder
             .rng_seed(seed)
-            .tick_duration(TICK)
+            .tick_duration(Duration::from_millis(tick_ms))
             .simulation_duration(LONGEST)
             .min_message_latency(Duration::from_millis(1))
             .max_message_latency(Duration::from_millis(self.random.between(2, 60)));
