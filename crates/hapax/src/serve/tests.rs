@@ -102,7 +102,7 @@ impl Tally {
             "upstream-slow",
         ] {
             let times = self.faults.get(fault).copied().unwrap_or_default();
-            assert!(times >= runs / 25, "{fault} fired {times} times: {self:?}");
+            assert!(times >= runs / 50, "{fault} fired {times} times: {self:?}");
         }
         for number in [1, 2, 3, 4, 5, 6, 7, 9, 10, 16] {
             let checked = self.checked[&number];

@@ -80,7 +80,7 @@ impl Network {
         let is_cut = fault.is_some() && one_cut_in != 0 && random.once_in(one_cut_in);
         let crumb = random
             .once_in(self.one_crumbled_in)
-            .then(|| random.between(1, 300));
+            .then(|| random.between(60, 400));
         let slot = Arc::new(Slot::default());
         self.open.lock().unwrap().push(Arc::downgrade(&slot));
         Connection {

@@ -96,7 +96,7 @@ impl Plan {
         clients: &[String],
         mended_at: u64,
     ) -> Self {
-        let count = if is_clean { 0 } else { random.below(6) };
+        let count = if is_clean { 0 } else { random.below(5) };
         let planned = (0..count).map(|_| {
             let from = random.below(mended_at * 3 / 5);
             let until = (from + random.between(30, 1_400)).min(mended_at);

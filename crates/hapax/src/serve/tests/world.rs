@@ -205,7 +205,7 @@ impl Parts {
             builder.enable_random_order();
         }
         if self.is_lossy {
-            builder.fail_rate(0.004).repair_rate(0.2);
+            builder.fail_rate(0.002).repair_rate(0.2);
             self.evidence.begins("loss", None);
         }
         let mut sim = builder.build();
