@@ -107,7 +107,7 @@ impl Tally {
         for number in [1, 2, 3, 4, 5, 6, 7, 9, 10, 16] {
             let checked = self.checked[&number];
             assert!(
-                checked >= runs / 10,
+                checked >= runs / 25,
                 "G{number} was not looked at: {self:?}"
             );
         }
