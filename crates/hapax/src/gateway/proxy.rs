@@ -131,7 +131,8 @@ impl<S, D: Dial> Gateway<S, D> {
         let (version, uri) = (request.version(), request.uri().clone());
         let headers = request.headers_mut();
         let upgrade = headers.get(UPGRADE).cloned();
-        forward::strip_request(headers)
+        forward::check_host(headers, &uri)
+            .and_then(|()| forward::strip_request(headers))
             .map_err(|error| Problem::new(ProblemKind::RequestMalformed, error.to_string()))?;
         if let Some(upgrade) = upgrade {
             headers.insert(UPGRADE, upgrade);
