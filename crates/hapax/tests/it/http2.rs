@@ -224,8 +224,39 @@ fn a_sound_request_is_answered_and_its_repeat_over_http1_is_a_replay() {
     assert_eq!(upstream.count_of("sound"), 1);
 }
 
-/// A request whose single frame of fields is malformed, with its clause of RFC 9113.
+/// Something malformed, with its clause of RFC 9113.
 type Malformed = (&'static str, &'static str, Vec<u8>);
+
+/// Fields that no request may have, with their clauses.
+const ADDED: [(&str, &str, (&str, &str)); 15] = [
+    ("h2-connection", "8.2.2", ("connection", "keep-alive")),
+    (
+        "h2-transfer-encoding",
+        "8.2.2",
+        ("transfer-encoding", "chunked"),
+    ),
+    ("h2-keep-alive", "8.2.2", ("keep-alive", "timeout=5")),
+    (
+        "h2-proxy-connection",
+        "8.2.2",
+        ("proxy-connection", "close"),
+    ),
+    ("h2-upgrade", "8.2.2", ("upgrade", "websocket")),
+    ("h2-te-gzip", "8.2.2", ("te", "gzip")),
+    ("h2-upper-case", "8.2.1", ("X-Upper", "a")),
+    ("h2-empty-name", "8.2.1", ("", "a")),
+    ("h2-space-in-name", "8.2.1", ("x a", "a")),
+    ("h2-colon-in-name", "8.2.1", ("x:a", "a")),
+    ("h2-nul-in-value", "8.2.1", ("x-a", "a\0b")),
+    ("h2-crlf-in-value", "8.2.1", ("x-a", "a\r\nx-b: c")),
+    ("h2-two-paths", "8.3", (":path", "/other")),
+    ("h2-unknown-pseudo", "8.3", (":protocol-of-mine", "x")),
+    (
+        "h2-length-without-content",
+        "8.1.1",
+        ("content-length", "5"),
+    ),
+];
 
 fn malformed_fields() -> Vec<Malformed> {
     let swap = |name: &'static str, value: &'static str| {
@@ -234,128 +265,99 @@ fn malformed_fields() -> Vec<Malformed> {
             field.1 = value;
         })
     };
-    let add = |name: &'static str, value: &'static str| {
-        with("bad", move |fields| fields.push((name, value)))
-    };
     let without = |name: &'static str| with("bad", move |fields| fields.retain(|f| f.0 != name));
-    vec![
-        ("h2-connection", "8.2.2", add("connection", "keep-alive")),
-        (
-            "h2-transfer-encoding",
-            "8.2.2",
-            add("transfer-encoding", "chunked"),
-        ),
-        ("h2-keep-alive", "8.2.2", add("keep-alive", "timeout=5")),
-        (
-            "h2-proxy-connection",
-            "8.2.2",
-            add("proxy-connection", "close"),
-        ),
-        ("h2-upgrade", "8.2.2", add("upgrade", "websocket")),
-        ("h2-te-gzip", "8.2.2", add("te", "gzip")),
-        ("h2-upper-case", "8.2.1", add("X-Upper", "a")),
-        ("h2-empty-name", "8.2.1", add("", "a")),
-        ("h2-space-in-name", "8.2.1", add("x a", "a")),
-        ("h2-colon-in-name", "8.2.1", add("x:a", "a")),
-        ("h2-nul-in-value", "8.2.1", add("x-a", "a\0b")),
-        ("h2-crlf-in-value", "8.2.1", add("x-a", "a\r\nx-b: c")),
-        ("h2-no-method", "8.3.1", without(":method")),
-        ("h2-no-path", "8.3.1", without(":path")),
-        ("h2-no-scheme", "8.3.1", without(":scheme")),
-        ("h2-empty-path", "8.3.1", swap(":path", "")),
-        ("h2-two-paths", "8.3", add(":path", "/other")),
-        (
-            "h2-pseudo-after-field",
-            "8.3",
-            with("bad", |fields| fields.swap(0, 4)),
-        ),
-        ("h2-unknown-pseudo", "8.3", add(":protocol-of-mine", "x")),
-        (
-            "h2-status-in-request",
-            "8.3",
-            with("bad", |fields| fields.insert(0, (":status", "200"))),
-        ),
-        (
-            "h2-two-lengths",
-            "8.1.1",
-            with("bad", |fields| {
-                fields.extend([("content-length", "0"), ("content-length", "5")]);
-            }),
-        ),
-        (
-            "h2-length-without-content",
-            "8.1.1",
-            add("content-length", "5"),
-        ),
-        ("h2-connect", "8.5", swap(":method", "CONNECT")),
-        (
-            "h2-stream-0",
-            "6.2",
-            frame(HEADERS, END_STREAM | END_HEADERS, 0, &block(&sound("bad"))),
-        ),
-        (
-            "h2-even-stream",
-            "5.1.1",
-            frame(HEADERS, END_STREAM | END_HEADERS, 2, &block(&sound("bad"))),
-        ),
-        (
-            "h2-bad-index",
-            "RFC 7541 2.3.3",
-            frame(HEADERS, END_STREAM | END_HEADERS, 1, &[0xff, 0xff, 0x0f]),
-        ),
-        (
-            "h2-padding-too-long",
-            "6.2",
-            frame(HEADERS, END_STREAM | END_HEADERS | 8, 1, &[200, 0, 0]),
-        ),
-        (
-            "h2-depends-on-itself",
-            "5.3.1",
-            frame(PRIORITY, 0, 1, &[0, 0, 0, 1, 0]),
-        ),
-        ("h2-data-on-idle", "5.1", frame(DATA, END_STREAM, 1, b"{}")),
-        (
-            "h2-lone-continuation",
-            "6.10",
-            frame(CONTINUATION, END_HEADERS, 1, &block(&sound("bad"))),
-        ),
-        (
-            "h2-push-promise",
-            "8.4",
-            frame(PUSH_PROMISE, END_HEADERS, 1, &[0, 0, 0, 2]),
-        ),
-        ("h2-window-by-0", "6.9", frame(WINDOW_UPDATE, 0, 0, &[0; 4])),
-        (
-            "h2-window-overflow",
-            "6.9.1",
-            frame(WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff]),
-        ),
-        ("h2-settings-length", "6.5", frame(SETTINGS, 0, 0, &[0; 5])),
-        ("h2-settings-on-stream", "6.5", frame(SETTINGS, 0, 1, &[])),
-        (
-            "h2-window-setting-too-large",
-            "6.5.2",
-            frame(SETTINGS, 0, 0, &[0, 4, 0xff, 0xff, 0xff, 0xff]),
-        ),
-        ("h2-ping-length", "6.7", frame(PING, 0, 0, &[0; 7])),
-        (
-            "h2-reset-idle",
-            "6.4",
-            frame(RST_STREAM, 0, 1, &[0, 0, 0, 8]),
-        ),
-        ("h2-frame-too-large", "4.2", frame(DATA, 0, 1, &[0; 16_385])),
-        ("h2-interrupted-block", "6.10", {
-            let mut bytes = frame(HEADERS, END_STREAM, 1, &block(&sound("bad")));
-            bytes.extend(frame(PING, 0, 0, &[0; 8]));
-            bytes
-        }),
-    ]
+    let pseudo_last = with("bad", |fields| fields.swap(0, 4));
+    let status = with("bad", |fields| fields.insert(0, (":status", "200")));
+    let two_lengths = [("content-length", "0"), ("content-length", "5")];
+    let two_lengths = with("bad", |fields| fields.extend(two_lengths));
+    let added = ADDED.iter();
+    added
+        .map(|(id, clause, field)| (*id, *clause, with("bad", |fields| fields.push(*field))))
+        .chain([
+            ("h2-no-method", "8.3.1", without(":method")),
+            ("h2-no-path", "8.3.1", without(":path")),
+            ("h2-no-scheme", "8.3.1", without(":scheme")),
+            ("h2-empty-path", "8.3.1", swap(":path", "")),
+            ("h2-connect", "8.5", swap(":method", "CONNECT")),
+            ("h2-pseudo-after-field", "8.3", pseudo_last),
+            ("h2-status-in-request", "8.3", status),
+            ("h2-two-lengths", "8.1.1", two_lengths),
+        ])
+        .collect()
+}
+
+/// A frame: kind, flags, stream, payload.
+type Parts = (u8, u8, u32, &'static [u8]);
+
+/// Frames that are wrong whatever their fields say.
+const FRAMES: [(&str, &str, Parts); 14] = [
+    (
+        "h2-bad-index",
+        "RFC 7541 2.3.3",
+        (HEADERS, 5, 1, &[0xff, 0xff, 0x0f]),
+    ),
+    ("h2-padding-too-long", "6.2", (HEADERS, 13, 1, &[200, 0, 0])),
+    (
+        "h2-depends-on-itself",
+        "5.3.1",
+        (PRIORITY, 0, 1, &[0, 0, 0, 1, 0]),
+    ),
+    ("h2-data-on-idle", "5.1", (DATA, END_STREAM, 1, b"{}")),
+    (
+        "h2-push-promise",
+        "8.4",
+        (PUSH_PROMISE, END_HEADERS, 1, &[0, 0, 0, 2]),
+    ),
+    ("h2-window-by-0", "6.9", (WINDOW_UPDATE, 0, 0, &[0; 4])),
+    (
+        "h2-window-overflow",
+        "6.9.1",
+        (WINDOW_UPDATE, 0, 0, &[0x7f, 0xff, 0xff, 0xff]),
+    ),
+    ("h2-settings-length", "6.5", (SETTINGS, 0, 0, &[0; 5])),
+    ("h2-settings-on-stream", "6.5", (SETTINGS, 0, 1, &[])),
+    (
+        "h2-window-setting-too-large",
+        "6.5.2",
+        (SETTINGS, 0, 0, &[0, 4, 255, 255, 255, 255]),
+    ),
+    ("h2-ping-length", "6.7", (PING, 0, 0, &[0; 7])),
+    ("h2-reset-idle", "6.4", (RST_STREAM, 0, 1, &[0, 0, 0, 8])),
+    ("h2-frame-too-large", "4.2", (DATA, 0, 1, &[0; 16_385])),
+    ("h2-empty-headers-on-0", "6.2", (HEADERS, 5, 0, &[])),
+];
+
+fn malformed_frames() -> Vec<Malformed> {
+    let whole = END_STREAM | END_HEADERS;
+    let fields = || block(&sound("bad"));
+    let mut interrupted = frame(HEADERS, END_STREAM, 1, &fields());
+    interrupted.extend(frame(PING, 0, 0, &[0; 8]));
+    let frames = FRAMES.iter();
+    frames
+        .map(|(id, clause, (kind, flags, stream, payload))| {
+            (*id, *clause, frame(*kind, *flags, *stream, payload))
+        })
+        .chain([
+            ("h2-stream-0", "6.2", frame(HEADERS, whole, 0, &fields())),
+            (
+                "h2-even-stream",
+                "5.1.1",
+                frame(HEADERS, whole, 2, &fields()),
+            ),
+            (
+                "h2-lone-continuation",
+                "6.10",
+                frame(CONTINUATION, END_HEADERS, 1, &fields()),
+            ),
+            ("h2-interrupted-block", "6.10", interrupted),
+        ])
+        .collect()
 }
 
 #[test]
 fn what_is_malformed_in_http2_reaches_nobody_and_uses_no_key() {
     let (upstream, gateway) = start();
-    for (id, clause, bytes) in malformed_fields() {
+    for (id, clause, bytes) in malformed_fields().into_iter().chain(malformed_frames()) {
         let mut speaker = Speaker::open(gateway.address());
         speaker.send(&bytes).expect("it listens");
         // What follows on the connection must not make the malformed part of a request.
