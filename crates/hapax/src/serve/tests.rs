@@ -3,7 +3,8 @@
 //!
 //! Everything follows from a seed. `HAPAX_CAMPAIGN=n` runs n times as many; a failing run prints its seed, and
 //! `HAPAX_SEED=n cargo nextest run -p hapax -E 'test(/^serve::tests/)' --no-capture` repeats it alone and prints its
-//! history.
+//! history. Exactly so where each test has a process of its own, as under nextest: tokio counts tasks by process, and their
+//! numbers decide in which order those of a crashed host go.
 
 mod client;
 mod evidence;
