@@ -182,8 +182,9 @@ async fn ask<S, I, B, R>(
     R: Body<Data = Bytes> + Unpin,
     R::Error: Into<BoxError>,
 {
+    let random = shared.options.random;
     let (Some(template), Some(values), Some((_, seal))) =
-        (policy.probe(), &held.record.asked_by, claim_ids())
+        (policy.probe(), &held.record.asked_by, claim_ids(random))
     else {
         return;
     };

@@ -73,6 +73,9 @@ impl Default for Limits {
     }
 }
 
+/// Fills bytes with random numbers; `None` when there are none to be had.
+pub type RandomNumbers = fn(&mut [u8]) -> Option<()>;
+
 /// What a set-up can choose besides its routes.
 #[derive(Debug, Clone)]
 pub struct Options {
@@ -84,6 +87,9 @@ pub struct Options {
     pub store_timeout: Duration,
     /// How long a keyed request's content may take to arrive in full; beyond: 408.
     pub body_timeout: Duration,
+    /// Where claim ids come from; the system's generator by default. Ids must never repeat: a holder whose id came twice
+    /// could write over another's record. Only a simulation, which a seed has to repeat, replaces it.
+    pub random: RandomNumbers,
 }
 
 impl Default for Options {
@@ -93,6 +99,7 @@ impl Default for Options {
             limits: Limits::default(),
             store_timeout: Duration::from_secs(5),
             body_timeout: Duration::from_secs(60),
+            random: |bytes| getrandom::fill(bytes).ok(),
         }
     }
 }

@@ -33,5 +33,5 @@ mod waiters;
 
 pub use body::{BoxError, RequestBody, ResponseBody};
 pub use exchange::{AnswerTimeout, NotSent, problem_of};
-pub use layer::{HapaxLayer, Limits, Options, Routed, Routing};
+pub use layer::{HapaxLayer, Limits, Options, RandomNumbers, Routed, Routing};
 pub use service::HapaxService;

@@ -37,7 +37,7 @@ use crate::body::{BoxError, Read, RequestBody, ResponseBody, read_bounded};
 use crate::digest;
 use crate::drive::{Asked, Drive, trace_id};
 use crate::exchange::problem_of;
-use crate::layer::{Routed, Shared};
+use crate::layer::{RandomNumbers, Routed, Shared};
 use crate::places::Place;
 
 /// The service made by [`HapaxLayer`](crate::HapaxLayer).
@@ -307,7 +307,7 @@ where
         R::Error: Into<BoxError>,
     {
         let method = parts.method.clone();
-        let Some((claim, seal)) = claim_ids() else {
+        let Some((claim, seal)) = claim_ids(self.shared.options.random) else {
             return Ok(self.answer(&Refusal::no_random_numbers(), &method));
         };
         let ticket = self.ticket(&parts, &content, &carried, scope.id, (claim, seal));
@@ -487,10 +487,10 @@ fn spans_of(headers: &mut HeaderMap, observer: &dyn Observer) -> Option<Box<Span
     Some(Spans::begin(headers, random))
 }
 
-pub(crate) fn claim_ids() -> Option<(ClaimId, ClaimId)> {
+pub(crate) fn claim_ids(random: RandomNumbers) -> Option<(ClaimId, ClaimId)> {
     // Both by one system call.
     let mut both = [[0; 16]; 2];
-    getrandom::fill(both.as_flattened_mut()).ok()?;
+    random(both.as_flattened_mut())?;
     let [claim, seal] = both;
     Some((ClaimId::from_bytes(claim), ClaimId::from_bytes(seal)))
 }

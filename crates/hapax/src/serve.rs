@@ -29,13 +29,13 @@ use crate::audit::{AuditError, AuditLog};
 use crate::config::{self, AdminSettings, Loaded, Scheme, Settings, Sources, StoreKind};
 use crate::gateway::forward::UpstreamBase;
 use crate::gateway::listener::{self, Drained, ListenerSettings};
-use crate::gateway::proxy::{Forward, Gateway, Live, LiveRouting, SharedLive};
+use crate::gateway::proxy::{Body, Forward, Gateway, Live, LiveRouting, SharedLive};
 use crate::gateway::tls::{TlsError, tls_config};
 use crate::gateway::wire::Deadlines;
 use crate::stores::{self, StoreFailure};
 use crate::telemetry::{LogFilter, Metrics, filter_of, start_logging};
 use crate::traces;
-use crate::upstream::{TlsRoots, Upstream, UpstreamSettings, UpstreamSetupError};
+use crate::upstream::{Dial, Tcp, TlsRoots, Upstream, UpstreamSettings, UpstreamSetupError};
 
 /// How often expired records are looked for, and how many go at once (P35).
 const SWEEP_EVERY: Duration = Duration::from_secs(1);
@@ -120,7 +120,7 @@ async fn serve(
     metrics: Arc<Metrics>,
     store: AnyStore,
 ) -> Result<(), ServeError> {
-    let (base, upstream) = upstream(&loaded.settings)?;
+    let (base, upstream) = upstream(&loaded.settings, Tcp)?;
     let gateway_settings = gateway_settings(&loaded.settings)?;
     let drain_timeout = gateway_settings.drain_timeout;
     let options = layer_options(&loaded.settings);
@@ -134,22 +134,12 @@ async fn serve(
     let reloader = Reloader::new(loaded, log, &metrics, &operators.access);
     let (reloads, reloads_asked) = mpsc::channel(1);
     let live = Arc::clone(&reloader.live);
-    let routing = LiveRouting(Arc::clone(&live));
     let observer = Both(Arc::clone(&metrics), Arc::clone(&operators.activity));
     let collector = live.load().settings.telemetry.otlp_endpoint.clone();
     let (observer, sending) = observer_of(collector.as_ref(), Arc::new(observer), &metrics)?;
-    let layer = HapaxLayer::new(store, routing, observer, options);
-    let forward = Forward {
-        upstream,
-        base: Arc::clone(&base),
-        live: Arc::clone(&live),
-    };
-    let completing = tokio::spawn(complete(layer.clone(), forward.clone(), Arc::clone(&live)));
-    let gateway = Gateway {
-        keyed: layer.layer(forward),
-        base,
-        live: Arc::clone(&live),
-    };
+    let layer = HapaxLayer::new(store, LiveRouting(Arc::clone(&live)), observer, options);
+    let (gateway, forward) = assemble(&layer, upstream, base, &live);
+    let completing = tokio::spawn(complete(layer.clone(), forward, Arc::clone(&live)));
     let watched = Arc::new(Watched {
         layer: layer.clone(),
         live,
@@ -185,6 +175,26 @@ async fn serve(
     }
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The services of a gateway, on any store and any network.
+fn assemble<S, D: Dial>(
+    layer: &HapaxLayer<S>,
+    upstream: Upstream<Body, D>,
+    base: Arc<UpstreamBase>,
+    live: &SharedLive,
+) -> (Gateway<S, D>, Forward<D>) {
+    let forward = Forward {
+        upstream,
+        base: Arc::clone(&base),
+        live: Arc::clone(live),
+    };
+    let gateway = Gateway {
+        keyed: layer.layer(forward.clone()),
+        base,
+        live: Arc::clone(live),
+    };
+    (gateway, forward)
 }
 
 /// What operators see and leave behind, besides records.
@@ -328,9 +338,10 @@ fn layer_options(settings: &Settings) -> Options {
     }
 }
 
-type Body = hapax_tower::RequestBody<hyper::body::Incoming>;
-
-fn upstream(settings: &Settings) -> Result<(Arc<UpstreamBase>, Upstream<Body>), ServeError> {
+fn upstream<D: Dial>(
+    settings: &Settings,
+    dial: D,
+) -> Result<(Arc<UpstreamBase>, Upstream<Body, D>), ServeError> {
     // Checked when the settings were loaded: serving needs one.
     let Some(configured) = &settings.server.upstream else {
         return Err(ServeError::UpstreamUrl("(none)".to_owned()));
@@ -350,11 +361,12 @@ fn upstream(settings: &Settings) -> Result<(Arc<UpstreamBase>, Upstream<Body>), 
         }),
         Scheme::Http => None,
     };
-    let upstream = Upstream::new(&UpstreamSettings {
+    let upstream_settings = UpstreamSettings {
         tls,
         connect_timeout: settings.server.connect_timeout,
         ..UpstreamSettings::new(configured.host.clone(), configured.port)
-    })?;
+    };
+    let upstream = Upstream::over(dial, &upstream_settings)?;
     Ok((Arc::new(base), upstream))
 }
 
@@ -395,12 +407,12 @@ fn announce(gateway: &str, admin: &str, layer: &HapaxLayer<AnyStore>) -> Result<
 }
 
 /// Asks about unknown outcomes by the rules that are in force at the time.
-async fn complete(layer: HapaxLayer<AnyStore>, forward: Forward, live: SharedLive) {
+async fn complete<S: Store, D: Dial>(layer: HapaxLayer<S>, forward: Forward<D>, live: SharedLive) {
     let policy_of = |name: &str| live.load().routes().policy_of(name);
     layer.complete_unknown(forward, policy_of).await;
 }
 
-async fn sweep(layer: HapaxLayer<AnyStore>) {
+async fn sweep<S: Store>(layer: HapaxLayer<S>) {
     let mut ticks = interval(SWEEP_EVERY);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -537,3 +549,6 @@ impl Reloader {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

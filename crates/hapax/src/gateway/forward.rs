@@ -16,6 +16,9 @@ pub(crate) enum ForwardError {
     /// `Connection` has something that is no field name.
     #[error("Connection is not a list of field names")]
     Connection,
+    /// Host is there twice, or names another host than `:authority` (RFC 9113 8.3.1).
+    #[error("Host and :authority do not name one host")]
+    Host,
     /// The target does not fit behind the upstream's path.
     #[error("the target cannot be joined to the upstream's path")]
     Target(#[from] http::uri::InvalidUri),
@@ -103,6 +106,24 @@ pub(crate) fn strip_response(headers: &mut HeaderMap) {
         }
     }
     remove_where(headers, is_hop_field);
+}
+
+/// Refuses a request that names two hosts. Over HTTP/2 `:authority` is the host, and whoever routes by it must not be
+/// told another one by Host; RFC 9113 8.3.1 lets a server call that malformed.
+pub(crate) fn check_host(headers: &HeaderMap, uri: &Uri) -> Result<(), ForwardError> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let Some(host) = hosts.next() else {
+        return Ok(());
+    };
+    let is_authority = uri.authority().is_none_or(|authority| {
+        let authority = authority.as_str().as_bytes();
+        host.as_bytes().eq_ignore_ascii_case(authority)
+    });
+    if hosts.next().is_none() && is_authority {
+        Ok(())
+    } else {
+        Err(ForwardError::Host)
+    }
 }
 
 /// Makes a request that came over any version of HTTP fit for HTTP/1.1: it has a Host, and one Cookie field

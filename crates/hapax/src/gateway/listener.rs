@@ -85,14 +85,36 @@ pub(crate) struct Drained {
     pub(crate) cut: usize,
 }
 
+/// Where connections come from: the machine's network, or one that a test simulates.
+pub(crate) trait Accept: Send + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// The next connection, and who has opened it.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Stream, SocketAddr)>> + Send;
+}
+
+impl Accept for TcpListener {
+    type Stream = TcpStream;
+
+    async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
+        let (stream, peer) = TcpListener::accept(self).await?;
+        if let Err(error) = stream.set_nodelay(true) {
+            debug!(%error, "cannot turn off Nagle's algorithm");
+        }
+        Ok((stream, peer))
+    }
+}
+
 /// Serves connections until `shutdown` turns true (or its sender is gone), then drains them.
-pub(crate) async fn serve<S, B>(
-    listener: TcpListener,
+pub(crate) async fn serve<L, S, B>(
+    listener: L,
     settings: ListenerSettings,
     service: S,
     mut shutdown: watch::Receiver<bool>,
 ) -> Drained
 where
+    L: Accept,
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
         + Clone
         + Send
@@ -108,6 +130,8 @@ where
     let mut asked = pin!(async move { drop(shutdown.wait_for(|down| *down).await) });
     loop {
         tokio::select! {
+            // In this order: who has ended makes room. A seed of the simulation then repeats its run.
+            biased;
             () = &mut asked => break,
             Some(ended) = tasks.join_next_with_id() => forget(&mut open, ended),
             accepted = listener.accept(), if open.len() < settings.max_connections => match accepted {
@@ -165,13 +189,13 @@ async fn pause(error: &io::Error) {
 }
 
 /// A connection nobody has spoken on.
-struct Accepted {
-    stream: TcpStream,
+struct Accepted<IO> {
+    stream: IO,
     peer: SocketAddr,
     state: Arc<ConnectionState>,
 }
 
-impl Accepted {
+impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Accepted<IO> {
     async fn run<S, B>(self, settings: Arc<ListenerSettings>, service: S)
     where
         S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
@@ -184,9 +208,6 @@ impl Accepted {
             peer,
             state,
         } = self;
-        if let Err(error) = stream.set_nodelay(true) {
-            debug!(%error, "cannot turn off Nagle's algorithm");
-        }
         let scheme = if settings.tls.is_some() {
             Scheme::Https
         } else {

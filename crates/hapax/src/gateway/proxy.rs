@@ -19,6 +19,7 @@ use tower_service::Service;
 
 use hapax_core::problem::{Problem, ProblemKind};
 use hapax_core::settle::HAPAX_ATTEMPT;
+use hapax_core::store::Store;
 use hapax_store::AnyStore;
 use hapax_tower::{
     AnswerTimeout, BoxError, HapaxService, NotSent, RequestBody, ResponseBody, Routed, Routing,
@@ -30,7 +31,7 @@ use super::forward::{self, UpstreamBase};
 use super::forwarded::{TrustedProxies, append_forwarded};
 use super::refusal::{Refusal, refusal_of};
 use crate::config::{RouteTable, Settings};
-use crate::upstream::{PooledBody, Upstream, UpstreamError};
+use crate::upstream::{Dial, PooledBody, Tcp, Upstream, UpstreamError};
 
 /// What a reload changes: everything else needs a restart.
 #[derive(Debug)]
@@ -68,22 +69,32 @@ impl Routing for LiveRouting {
     }
 }
 
-type Body = RequestBody<Incoming>;
-type Answer = Response<ResponseBody<PooledBody<Body>>>;
+/// What is sent to the upstream: a client's content, as the layer hands it on.
+pub(crate) type Body = RequestBody<Incoming>;
+type Answer<D> = Response<ResponseBody<PooledBody<Body, D>>>;
 
 /// Faces the client: refuses what is malformed, prepares what is forwarded, and answers in the
 /// upstream's place where that failed.
-#[derive(Clone)]
-pub(crate) struct Gateway {
-    pub(crate) keyed: HapaxService<AnyStore, Forward>,
+pub(crate) struct Gateway<S = AnyStore, D: Dial = Tcp> {
+    pub(crate) keyed: HapaxService<S, Forward<D>>,
     pub(crate) base: Arc<UpstreamBase>,
     pub(crate) live: SharedLive,
 }
 
-impl hyper::service::Service<Request<Incoming>> for Gateway {
-    type Response = Answer;
+impl<S, D: Dial> Clone for Gateway<S, D> {
+    fn clone(&self) -> Self {
+        Self {
+            keyed: self.keyed.clone(),
+            base: Arc::clone(&self.base),
+            live: Arc::clone(&self.live),
+        }
+    }
+}
+
+impl<S: Store, D: Dial> hyper::service::Service<Request<Incoming>> for Gateway<S, D> {
+    type Response = Answer<D>;
     type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Answer, Infallible>> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Result<Answer<D>, Infallible>> + Send>>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let mut keyed = self.keyed.clone();
@@ -102,7 +113,7 @@ impl hyper::service::Service<Request<Incoming>> for Gateway {
     }
 }
 
-impl Gateway {
+impl<S, D: Dial> Gateway<S, D> {
     /// Makes a request fit to be forwarded, or says what is wrong with it.
     fn prepare(&self, request: &mut Request<Incoming>) -> Result<(), Problem> {
         if let Some(refusal) = refusal_of(request) {
@@ -120,7 +131,8 @@ impl Gateway {
         let (version, uri) = (request.version(), request.uri().clone());
         let headers = request.headers_mut();
         let upgrade = headers.get(UPGRADE).cloned();
-        forward::strip_request(headers)
+        forward::check_host(headers, &uri)
+            .and_then(|()| forward::strip_request(headers))
             .map_err(|error| Problem::new(ProblemKind::RequestMalformed, error.to_string()))?;
         if let Some(upgrade) = upgrade {
             headers.insert(UPGRADE, upgrade);
@@ -162,14 +174,14 @@ fn root_of(error: &BoxError) -> &(dyn std::error::Error + 'static) {
 
 /// Faces the upstream: sends a request to it and hands back its answer.
 #[derive(Clone)]
-pub(crate) struct Forward {
-    pub(crate) upstream: Upstream<Body>,
+pub(crate) struct Forward<D: Dial = Tcp> {
+    pub(crate) upstream: Upstream<Body, D>,
     pub(crate) base: Arc<UpstreamBase>,
     pub(crate) live: SharedLive,
 }
 
-impl Service<Request<Body>> for Forward {
-    type Response = Response<PooledBody<Body>>;
+impl<D: Dial> Service<Request<Body>> for Forward<D> {
+    type Response = Response<PooledBody<Body, D>>;
     type Error = BoxError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, BoxError>> + Send>>;
 
@@ -186,12 +198,12 @@ impl Service<Request<Body>> for Forward {
     }
 }
 
-async fn forward(
-    upstream: Upstream<Body>,
+async fn forward<D: Dial>(
+    upstream: Upstream<Body, D>,
     base: Arc<UpstreamBase>,
     mut request: Request<Body>,
     patience: Option<Duration>,
-) -> Result<Response<PooledBody<Body>>, BoxError> {
+) -> Result<Response<PooledBody<Body, D>>, BoxError> {
     let target = base
         .target(request.uri())
         .map_err(|error| not_sent(false, error))?;

@@ -1,6 +1,7 @@
 //! Connecting: to the configured host and port, and nowhere else.
 
 use std::{
+    future::Future,
     io::{self, IoSlice},
     path::{Path, PathBuf},
     pin::Pin,
@@ -100,68 +101,33 @@ pub(crate) enum UpstreamSetupError {
     Tls(#[from] rustls::Error),
 }
 
-/// Opens connections to the one upstream.
-pub(crate) struct Connector {
-    host: String,
-    port: u16,
-    tls: Option<(TlsConnector, ServerName<'static>)>,
+/// Opens connections on some network: the machine's, or one that a test simulates.
+pub(crate) trait Dial: Clone + Send + Sync + 'static {
+    /// A connection.
+    type Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static;
+
+    /// Opens a connection to `host`, a name or an address, at `port`.
+    fn dial(
+        &self,
+        host: &str,
+        port: u16,
+    ) -> impl Future<Output = Result<Self::Stream, ConnectError>> + Send;
 }
 
-impl Connector {
-    /// Reads the authorities, once.
-    pub(crate) fn new(settings: &UpstreamSettings) -> Result<Self, UpstreamSetupError> {
-        let tls = match &settings.tls {
-            None => None,
-            Some(roots) => {
-                let name = ServerName::try_from(settings.host.clone()).map_err(|source| {
-                    UpstreamSetupError::Name {
-                        host: settings.host.clone(),
-                        source,
-                    }
-                })?;
-                Some((TlsConnector::from(Arc::new(client_config(roots)?)), name))
-            }
-        };
-        Ok(Self {
-            host: settings.host.clone(),
-            port: settings.port,
-            tls,
-        })
-    }
+/// The machine's own TCP.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tcp;
 
-    /// Connects within `limit`.
-    pub(crate) async fn connect(&self, limit: Duration) -> Result<Transport, ConnectError> {
-        timeout(limit, self.open())
-            .await
-            .unwrap_or(Err(ConnectError::TimedOut(limit)))
-    }
-
-    async fn open(&self) -> Result<Transport, ConnectError> {
-        let stream = Watched {
-            stream: self.open_tcp().await?,
-            wrote: Arc::default(),
-        };
-        let wrote = Arc::clone(&stream.wrote);
-        let io = match &self.tls {
-            None => Socket::Plain(stream),
-            Some((connector, name)) => {
-                let stream = connector
-                    .connect(name.clone(), stream)
-                    .await
-                    .map_err(ConnectError::Tls)?;
-                Socket::Tls(Box::new(stream))
-            }
-        };
-        Ok(Transport { io, wrote })
-    }
+impl Dial for Tcp {
+    type Stream = TcpStream;
 
     /// Tries every address in the resolver's order.
-    async fn open_tcp(&self) -> Result<TcpStream, ConnectError> {
+    async fn dial(&self, host: &str, port: u16) -> Result<TcpStream, ConnectError> {
         let unresolved = |source| ConnectError::Resolve {
-            host: self.host.clone(),
+            host: host.to_owned(),
             source,
         };
-        let addresses = lookup_host((self.host.as_str(), self.port))
+        let addresses = lookup_host((host, port))
             .await
             .map_err(|source| unresolved(Some(source)))?;
         let mut failure = unresolved(None);
@@ -176,6 +142,67 @@ impl Connector {
             }
         }
         Err(failure)
+    }
+}
+
+/// Opens connections to the one upstream.
+pub(crate) struct Connector<D> {
+    dial: D,
+    host: String,
+    port: u16,
+    tls: Option<(TlsConnector, ServerName<'static>)>,
+}
+
+impl<D: Dial> Connector<D> {
+    /// Reads the authorities, once.
+    pub(crate) fn new(settings: &UpstreamSettings, dial: D) -> Result<Self, UpstreamSetupError> {
+        let tls = match &settings.tls {
+            None => None,
+            Some(roots) => {
+                let name = ServerName::try_from(settings.host.clone()).map_err(|source| {
+                    UpstreamSetupError::Name {
+                        host: settings.host.clone(),
+                        source,
+                    }
+                })?;
+                Some((TlsConnector::from(Arc::new(client_config(roots)?)), name))
+            }
+        };
+        Ok(Self {
+            dial,
+            host: settings.host.clone(),
+            port: settings.port,
+            tls,
+        })
+    }
+
+    /// Connects within `limit`.
+    pub(crate) async fn connect(
+        &self,
+        limit: Duration,
+    ) -> Result<Transport<D::Stream>, ConnectError> {
+        timeout(limit, self.open())
+            .await
+            .unwrap_or(Err(ConnectError::TimedOut(limit)))
+    }
+
+    async fn open(&self) -> Result<Transport<D::Stream>, ConnectError> {
+        let stream = Watched {
+            stream: self.dial.dial(&self.host, self.port).await?,
+            wrote: Arc::default(),
+        };
+        let wrote = Arc::clone(&stream.wrote);
+        let io = match &self.tls {
+            None => Socket::Plain(stream),
+            Some((connector, name)) => {
+                let stream = connector
+                    .connect(name.clone(), stream)
+                    .await
+                    .map_err(ConnectError::Tls)?;
+                Socket::Tls(Box::new(stream))
+            }
+        };
+        Ok(Transport { io, wrote })
     }
 }
 
@@ -220,19 +247,19 @@ fn add_file(store: &mut RootCertStore, path: &Path) -> Result<(), UpstreamSetupE
 }
 
 /// A fresh connection, and whether anything has been written to its socket.
-pub(crate) struct Transport {
-    pub(crate) io: Socket,
+pub(crate) struct Transport<IO> {
+    pub(crate) io: Socket<IO>,
     pub(crate) wrote: Arc<AtomicBool>,
 }
 
-/// A TCP stream that remembers whether a byte was written. Under TLS it sees the records, so that a request that is
+/// A stream that remembers whether a byte was written. Under TLS it sees the records, so that a request that is
 /// still in the TLS buffer does not count as sent.
-pub(crate) struct Watched {
-    stream: TcpStream,
+pub(crate) struct Watched<IO> {
+    stream: IO,
     wrote: Arc<AtomicBool>,
 }
 
-impl Watched {
+impl<IO> Watched<IO> {
     fn note(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
         if matches!(result, Poll::Ready(Ok(written)) if written > 0) {
             self.wrote.store(true, Ordering::Relaxed);
@@ -242,12 +269,12 @@ impl Watched {
 }
 
 /// Cleartext or TLS.
-pub(crate) enum Socket {
-    Plain(Watched),
-    Tls(Box<TlsStream<Watched>>),
+pub(crate) enum Socket<IO> {
+    Plain(Watched<IO>),
+    Tls(Box<TlsStream<Watched<IO>>>),
 }
 
-impl AsyncRead for Watched {
+impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -257,7 +284,7 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl<IO: AsyncWrite + Unpin> AsyncWrite for Watched<IO> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -289,7 +316,7 @@ impl AsyncWrite for Watched {
     }
 }
 
-impl AsyncRead for Socket {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncRead for Socket<IO> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -302,7 +329,7 @@ impl AsyncRead for Socket {
     }
 }
 
-impl AsyncWrite for Socket {
+impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Socket<IO> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

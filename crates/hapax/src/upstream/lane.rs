@@ -11,6 +11,7 @@ use bytes::Bytes;
 use http_body::Body;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{connect::Socket, relay::Relay};
 
@@ -20,9 +21,9 @@ pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 const MAX_TURNS: u32 = 8;
 
 /// One connection: the end that sends and the end that does the work.
-pub(super) struct Lane<B: Body + 'static> {
+pub(super) struct Lane<B: Body + 'static, IO: AsyncRead + AsyncWrite + Unpin> {
     pub(super) sender: SendRequest<B>,
-    pub(super) driver: Option<Driver<B>>,
+    pub(super) driver: Option<Driver<B, IO>>,
     pub(super) relay: Arc<Relay>,
     /// The relay as the driver sees it.
     pub(super) waker: Waker,
@@ -35,8 +36,8 @@ pub(super) struct Lane<B: Body + 'static> {
     clippy::large_enum_variant,
     reason = "a lane is boxed, and nearly every driver is plain"
 )]
-pub(super) enum Driver<B: Body + 'static> {
-    Plain(http1::Connection<TokioIo<Socket>, B>),
+pub(super) enum Driver<B: Body + 'static, IO: AsyncRead + AsyncWrite + Unpin> {
+    Plain(http1::Connection<TokioIo<Socket<IO>>, B>),
     /// Hands the socket over after an answer 101. hyper does not let its type be named; it is rare enough to box.
     Upgradeable(Pin<Box<dyn Future<Output = hyper::Result<()>> + Send>>),
 }
@@ -46,8 +47,9 @@ pub(super) fn quiet() -> Context<'static> {
     Context::from_waker(Waker::noop())
 }
 
-impl<B> Lane<B>
+impl<B, IO> Lane<B, IO>
 where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
 {

@@ -9,7 +9,9 @@ mod lane;
 mod pool;
 mod relay;
 
-pub(crate) use connect::{TlsRoots, UpstreamSettings, UpstreamSetupError};
+pub(crate) use connect::{Dial, Tcp, TlsRoots, UpstreamSettings, UpstreamSetupError};
+#[cfg(test)]
+pub(crate) use error::ConnectError;
 pub(crate) use error::UpstreamError;
 pub(crate) use pool::{PooledBody, Upstream};
 

@@ -16,13 +16,14 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::{body::Incoming, client::conn::http1};
 use hyper_util::rt::TokioIo;
 use tokio::{
+    io::{AsyncRead, AsyncWrite},
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, sleep, timeout},
 };
 use tower_service::Service;
 
 use super::{
-    connect::{Connector, UpstreamSettings, UpstreamSetupError},
+    connect::{Connector, Dial, Tcp, UpstreamSettings, UpstreamSetupError},
     error::{BrokenAnswer, ConnectError, UpstreamError},
     lane::{BoxError, Driver, Lane, quiet},
     relay::Relay,
@@ -32,11 +33,11 @@ use super::{
 const MAX_ANSWER_HEAD: usize = 64 * 1024;
 
 /// The upstream. Clones share one pool.
-pub(crate) struct Upstream<B: Body + 'static> {
-    shared: Arc<Shared<B>>,
+pub(crate) struct Upstream<B: Body + 'static, D: Dial = Tcp> {
+    shared: Arc<Shared<B, D>>,
 }
 
-impl<B: Body + 'static> Clone for Upstream<B> {
+impl<B: Body + 'static, D: Dial> Clone for Upstream<B, D> {
     fn clone(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
@@ -44,20 +45,20 @@ impl<B: Body + 'static> Clone for Upstream<B> {
     }
 }
 
-struct Shared<B: Body + 'static> {
-    connector: Connector,
+struct Shared<B: Body + 'static, D: Dial> {
+    connector: Connector<D>,
     connect_timeout: Duration,
     max_idle: usize,
     idle_timeout: Duration,
     builder: http1::Builder,
     /// Connections in use. An idle one holds no permit: whoever takes it has one, so that open never exceeds the limit.
     busy: Option<Arc<Semaphore>>,
-    idle: Mutex<Idle<B>>,
+    idle: Mutex<Idle<B, D::Stream>>,
 }
 
 /// Oldest first; taken from the back.
-struct Idle<B: Body + 'static> {
-    lanes: VecDeque<(Instant, Box<Lane<B>>)>,
+struct Idle<B: Body + 'static, IO: AsyncRead + AsyncWrite + Unpin> {
+    lanes: VecDeque<(Instant, Box<Lane<B, IO>>)>,
     swept: bool,
 }
 
@@ -75,10 +76,22 @@ where
 {
     /// Sets up the pool; connects nowhere yet.
     pub(crate) fn new(settings: &UpstreamSettings) -> Result<Self, UpstreamSetupError> {
+        Self::over(Tcp, settings)
+    }
+}
+
+impl<B, D> Upstream<B, D>
+where
+    B: Body<Data = Bytes> + Send + 'static,
+    B::Error: Into<BoxError>,
+    D: Dial,
+{
+    /// The same on the network of `dial`.
+    pub(crate) fn over(dial: D, settings: &UpstreamSettings) -> Result<Self, UpstreamSetupError> {
         let mut builder = http1::Builder::new();
         builder.max_header_size(MAX_ANSWER_HEAD);
         let shared = Shared {
-            connector: Connector::new(settings)?,
+            connector: Connector::new(settings, dial)?,
             connect_timeout: settings.connect_timeout,
             max_idle: settings.max_idle,
             idle_timeout: settings.idle_timeout,
@@ -104,7 +117,7 @@ where
     pub(crate) async fn send(
         &self,
         mut request: Request<B>,
-    ) -> Result<Response<PooledBody<B>>, UpstreamError> {
+    ) -> Result<Response<PooledBody<B, D>>, UpstreamError> {
         if request.uri().authority().is_some() {
             let target = request.uri().path_and_query().cloned();
             *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
@@ -150,9 +163,9 @@ where
 
     fn finish(
         &self,
-        (response, lane): Answer<B>,
+        (response, lane): Answer<B, D::Stream>,
         permit: Option<OwnedSemaphorePermit>,
-    ) -> Result<Response<PooledBody<B>>, UpstreamError> {
+    ) -> Result<Response<PooledBody<B, D>>, UpstreamError> {
         let headers = response.headers();
         if headers.contains_key(header::TRANSFER_ENCODING)
             && headers.contains_key(header::CONTENT_LENGTH)
@@ -181,7 +194,7 @@ where
     }
 }
 
-type Answer<B> = (Response<Incoming>, Box<Lane<B>>);
+type Answer<B, IO> = (Response<Incoming>, Box<Lane<B, IO>>);
 
 enum Failure<B> {
     /// Nothing was written, and here is the request.
@@ -193,10 +206,14 @@ enum Failure<B> {
 }
 
 /// Sends over `lane`, driving it, until the answer's head has come.
-async fn exchange<B>(mut lane: Box<Lane<B>>, request: Request<B>) -> Result<Answer<B>, Failure<B>>
+async fn exchange<B, IO>(
+    mut lane: Box<Lane<B, IO>>,
+    request: Request<B>,
+) -> Result<Answer<B, IO>, Failure<B>>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     lane.wrote.store(false, Ordering::Relaxed);
     let mut answer = pin!(lane.sender.try_send_request(request));
@@ -235,18 +252,19 @@ where
     }
 }
 
-impl<B> Shared<B>
+impl<B, D> Shared<B, D>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
+    D: Dial,
 {
-    fn lock(&self) -> MutexGuard<'_, Idle<B>> {
+    fn lock(&self) -> MutexGuard<'_, Idle<B, D::Stream>> {
         // Nothing panics while the lock is held, and a list of connections has no state to be broken.
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The connection that was used last, if it is still good.
-    fn take_idle(&self) -> Option<Box<Lane<B>>> {
+    fn take_idle(&self) -> Option<Box<Lane<B, D::Stream>>> {
         loop {
             let mut idle = self.lock();
             let (since, mut lane) = idle.lanes.pop_back()?;
@@ -264,7 +282,7 @@ where
         }
     }
 
-    async fn connect(&self, wants: Wants) -> Result<Box<Lane<B>>, UpstreamError> {
+    async fn connect(&self, wants: Wants) -> Result<Box<Lane<B, D::Stream>>, UpstreamError> {
         let transport = self
             .connector
             .connect(self.connect_timeout)
@@ -291,7 +309,7 @@ where
     }
 
     /// Keeps an idle connection, and sees to it that somebody looks after it.
-    fn put(self: &Arc<Self>, lane: Box<Lane<B>>) {
+    fn put(self: &Arc<Self>, lane: Box<Lane<B, D::Stream>>) {
         let mut idle = self.lock();
         if idle.lanes.len() >= self.max_idle {
             return;
@@ -320,10 +338,11 @@ where
 }
 
 /// Looks after idle connections until there is none, or no pool.
-async fn sweep<B>(pool: Weak<Shared<B>>, idle_timeout: Duration)
+async fn sweep<B, D>(pool: Weak<Shared<B, D>>, idle_timeout: Duration)
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
+    D: Dial,
 {
     loop {
         sleep(idle_timeout / 2).await;
@@ -336,21 +355,23 @@ where
 
 /// An answer's body. Reading it drives its connection; read to its end, it gives the connection back, and dropped
 /// earlier it closes it.
-pub(crate) struct PooledBody<B>
+pub(crate) struct PooledBody<B, D = Tcp>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
+    D: Dial,
 {
     incoming: Incoming,
-    lane: Option<Box<Lane<B>>>,
-    home: Weak<Shared<B>>,
+    lane: Option<Box<Lane<B, D::Stream>>>,
+    home: Weak<Shared<B, D>>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
-impl<B> PooledBody<B>
+impl<B, D> PooledBody<B, D>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
+    D: Dial,
 {
     /// Gives the connection back if it can serve again.
     fn release(&mut self) {
@@ -364,10 +385,11 @@ where
     }
 }
 
-impl<B> fmt::Debug for PooledBody<B>
+impl<B, D> fmt::Debug for PooledBody<B, D>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
+    D: Dial,
 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PooledBody")
@@ -376,10 +398,11 @@ where
     }
 }
 
-impl<B> Body for PooledBody<B>
+impl<B, D> Body for PooledBody<B, D>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
+    D: Dial,
 {
     type Data = Bytes;
     type Error = hyper::Error;
@@ -419,12 +442,13 @@ where
     }
 }
 
-impl<B> Service<Request<B>> for Upstream<B>
+impl<B, D> Service<Request<B>> for Upstream<B, D>
 where
     B: Body<Data = Bytes> + Send + 'static,
     B::Error: Into<BoxError>,
+    D: Dial,
 {
-    type Response = Response<PooledBody<B>>;
+    type Response = Response<PooledBody<B, D>>;
     type Error = UpstreamError;
     type Future = Pin<Box<dyn Future<Output = Result<Self::Response, UpstreamError>> + Send>>;
 

@@ -34,6 +34,7 @@ mod damage;
 mod demo;
 mod failover;
 mod hang_up;
+mod http2;
 mod isolation;
 mod kill;
 mod lifetime;
