@@ -11,10 +11,14 @@ pub enum Fault {
     Freeze,
     /// SIGTERM of a gateway under load, and a restart.
     Stop,
+    /// SIGHUP: the configuration is read again under load.
+    Reload,
     /// The power of the machine is cut: what had not reached the disk is gone.
     PowerCut,
     /// No room on the disk of the store.
     DiskFull,
+    /// Every write to the disk of the store fails from now on (EIO), until it is mounted again.
+    IoError,
     /// The machine's clock goes an hour forward.
     ClockForward,
     /// The machine's clock goes an hour back.
@@ -46,8 +50,10 @@ impl Fault {
             Self::Kill => "kill-9",
             Self::Freeze => "sigstop",
             Self::Stop => "sigterm",
+            Self::Reload => "sighup",
             Self::PowerCut => "power-cut",
             Self::DiskFull => "disk-full",
+            Self::IoError => "io-error",
             Self::ClockForward => "clock-forward",
             Self::ClockBack => "clock-back",
             Self::StoreCrash => "store-restart",

@@ -74,6 +74,26 @@ impl Disk {
         run(&mut copy).await
     }
 
+    /// Lets every write from now on fail (EIO), and everything that has not reached the disk be lost: ext4's own switch.
+    pub(crate) async fn fail(&self) -> io::Result<()> {
+        // EXT4_IOC_SHUTDOWN, without flushing its log. The standard library knows no ioctl.
+        const FAIL: &str = "import fcntl, os, struct, sys\n\
+            fcntl.ioctl(os.open(sys.argv[1], os.O_RDONLY), 0x8004587d, struct.pack('I', 2))";
+        let mut python = Command::new("python3");
+        run(python.args(["-c", FAIL]).arg(self.path()?)).await
+    }
+
+    /// Mounts it again as it is: the disk works again. Whoever used it must have ended.
+    pub(crate) async fn mount_again(&self) -> io::Result<()> {
+        let mounted = self.place().mount.take();
+        if let Some(point) = mounted {
+            run(Command::new("umount").arg(&point)).await?;
+            std::fs::remove_dir(point)?;
+        }
+        let cuts = self.place().cuts;
+        self.mount(cuts).await
+    }
+
     /// Goes on with the copy. Whoever used the image must have ended.
     pub(crate) async fn mount_copy(&self) -> io::Result<()> {
         let (cuts, mounted) = {

@@ -87,6 +87,7 @@ impl Client {
 
     /// As a careful client does it: the same request with the same key until there is an answer.
     async fn insist(&mut self, ask: &Ask) {
+        let mut unknown = 0;
         for _ in 0..ATTEMPTS {
             let fate = self
                 .caller
@@ -95,6 +96,12 @@ impl Client {
             match fate {
                 Fate::Final(_) => return,
                 Fate::Refused(_, kind) if kind == "key-reused" => return,
+                // It may become known when the upstream answers late: looked at once more, and then given up.
+                Fate::Unknown(_, kind) if kind == "outcome-unknown" && unknown > 0 => return,
+                Fate::Unknown(_, kind) if kind == "outcome-unknown" => {
+                    unknown += 1;
+                    self.pause(100, 600).await;
+                }
                 _ if self.load.is_over.load(Ordering::Acquire) => return,
                 _ => self.pause(20, 200).await,
             }

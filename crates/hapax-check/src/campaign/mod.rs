@@ -37,7 +37,7 @@ const CALM_EVERY: u64 = 10;
 
 /// The faults on gateways and stores that can be had on this machine, and why others cannot.
 pub fn faults(options: &Options) -> (Vec<Fault>, Vec<String>) {
-    let mut faults = vec![Fault::Kill, Fault::Freeze, Fault::Stop];
+    let mut faults = vec![Fault::Kill, Fault::Freeze, Fault::Stop, Fault::Reload];
     let mut left_out = Vec::new();
     match options.store {
         Store::Postgres => faults.push(Fault::StoreCrash),
@@ -45,9 +45,11 @@ pub fn faults(options: &Options) -> (Vec<Fault>, Vec<String>) {
         Store::Embedded if options.control == Some(Control::Memory) => {}
         Store::Embedded => {
             if disk::is_possible() {
-                faults.extend([Fault::PowerCut, Fault::DiskFull]);
+                faults.extend([Fault::PowerCut, Fault::DiskFull, Fault::IoError]);
             } else {
-                left_out.push("power-cut, disk-full: mounting an image needs root".to_owned());
+                left_out.push(
+                    "power-cut, disk-full, io-error: mounting an image needs root".to_owned(),
+                );
             }
         }
     }
@@ -129,10 +131,26 @@ async fn play(options: &Options, number: u64, faults: &[Fault]) -> io::Result<To
         upstream_faults: deal(&Fault::UPSTREAM),
     };
     let of_it = round.play().await?;
-    if of_it.violated() == 0 && !options.keep {
-        std::fs::remove_dir_all(&folder)?;
+    if of_it.violated() == 0 {
+        tidy_up(&folder, options.keep)?;
     }
     Ok(of_it)
+}
+
+/// Removes the files of a round that found nothing; with `keep` all but what is large.
+fn tidy_up(folder: &Path, keep: bool) -> io::Result<()> {
+    if !keep {
+        return std::fs::remove_dir_all(folder);
+    }
+    for entry in std::fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            std::fs::remove_dir_all(entry.path())?;
+        } else if entry.file_name().to_string_lossy().starts_with("image") {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// The command that plays a round again.

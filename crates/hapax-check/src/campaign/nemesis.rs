@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep};
 
 use super::deck::Fault;
 use super::disk::Disk;
@@ -121,24 +121,14 @@ impl World {
                 self.stop(node).await?;
                 node.start().await?;
             }
-            Fault::PowerCut => {
-                if let Some(disk) = &self.disk {
-                    tell();
-                    node.freeze().await?;
-                    disk.copy().await?;
-                    node.kill().await?;
-                    disk.mount_copy().await?;
-                    node.move_store(disk.path()?.join("data").to_string_lossy().into_owned());
-                    node.start().await?;
-                }
+            Fault::Reload => {
+                tell();
+                node.reload().await?;
             }
-            Fault::DiskFull => {
+            Fault::PowerCut | Fault::DiskFull | Fault::IoError => {
                 if let Some(disk) = &self.disk {
                     tell();
-                    disk.fill(self.min_free_disk / 2)?;
-                    pause(random, 1500, 2000).await;
-                    disk.empty()?;
-                    self.wait_until_ready(node).await?;
+                    self.break_disk(fault, disk, node, random).await?;
                 }
             }
             Fault::ClockForward | Fault::ClockBack => {
@@ -167,6 +157,39 @@ impl World {
             | Fault::UpstreamHole => {}
         }
         Ok(())
+    }
+
+    async fn break_disk(
+        &self,
+        fault: Fault,
+        disk: &Disk,
+        node: &Node,
+        random: &mut Random,
+    ) -> io::Result<()> {
+        match fault {
+            Fault::DiskFull => {
+                disk.fill(self.min_free_disk / 2)?;
+                pause(random, 1500, 2000).await;
+                disk.empty()?;
+                self.wait_until_ready(node).await
+            }
+            Fault::IoError => {
+                disk.fail().await?;
+                pause(random, 500, 1500).await;
+                node.kill().await?;
+                disk.mount_again().await?;
+                node.start().await
+            }
+            _ => {
+                node.freeze().await?;
+                disk.copy().await?;
+                node.kill().await?;
+                disk.mount_copy().await?;
+                let store = disk.path()?.join("data");
+                node.move_store(store.to_string_lossy().into_owned());
+                node.start().await
+            }
+        }
     }
 
     /// SIGTERM; it must end well.
@@ -227,26 +250,37 @@ impl World {
         Ok(())
     }
 
-    /// A store that could not sync takes no claim until it is started again; anything else must pass by itself.
+    /// A store that could not write takes no claim until it is started again; anything else must pass by itself.
     async fn wait_until_ready(&self, node: &Node) -> io::Result<()> {
-        for _ in 0..100 {
-            if node.is_ready().await {
-                return Ok(());
-            }
-            sleep(Duration::from_millis(50)).await;
+        let may_need_restart = self.min_free_disk == 0 && self.disk.is_some();
+        let patience = Duration::from_secs(if may_need_restart { 2 } else { 10 });
+        if is_ready_within(node, patience).await {
+            return Ok(());
         }
-        self.recorder.fault("restart-to-heal", &node.name);
-        node.kill().await?;
-        node.start().await?;
-        for _ in 0..100 {
-            if node.is_ready().await {
+        if may_need_restart {
+            self.recorder.fault("restart-to-heal", &node.name);
+            node.kill().await?;
+            node.start().await?;
+            if is_ready_within(node, patience).await {
                 return Ok(());
             }
-            sleep(Duration::from_millis(50)).await;
         }
         Err(io::Error::other(format!(
-            "node {} is not ready after a restart without faults",
+            "node {} does not become ready without faults",
             node.name
         )))
+    }
+}
+
+async fn is_ready_within(node: &Node, patience: Duration) -> bool {
+    let deadline = Instant::now() + patience;
+    loop {
+        if node.is_ready().await {
+            return true;
+        }
+        if Instant::now() > deadline {
+            return false;
+        }
+        sleep(Duration::from_millis(50)).await;
     }
 }

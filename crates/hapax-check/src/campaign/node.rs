@@ -167,6 +167,14 @@ impl Node {
         }
     }
 
+    /// SIGHUP.
+    pub(crate) async fn reload(&self) -> io::Result<()> {
+        match self.child.lock().await.as_ref() {
+            Some(child) => signal(child, Signal::HUP),
+            None => Ok(()),
+        }
+    }
+
     /// How it ended by itself, if it did.
     pub(crate) async fn ended(&self) -> io::Result<Option<ExitStatus>> {
         match self.child.lock().await.as_mut() {

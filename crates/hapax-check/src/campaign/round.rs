@@ -70,6 +70,9 @@ impl Round<'_> {
             node.thaw().await?;
             node.kill().await?;
         }
+        if let Some(server) = &play.world.server {
+            server.crash().await?;
+        }
         let events = play.world.recorder.events();
         event::write(&events, &self.folder.join("history.jsonl"))?;
         let effects = play.log.read()?;

@@ -64,8 +64,24 @@ impl Server {
         format!("postgres://campaign@{folder}/postgres")
     }
 
-    /// Starts it again on its data.
+    /// Starts it again on its data, and returns when it takes connections.
     pub(crate) async fn start(&self) -> io::Result<()> {
+        self.spawn().await?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mut asked = Command::new(self.programs.join("pg_isready"));
+            let asked = asked.arg("-q").arg("-h").arg(&self.folder).status();
+            if asked.await?.success() {
+                return Ok(());
+            }
+            if Instant::now() > deadline {
+                return Err(io::Error::other("PostgreSQL does not take connections"));
+            }
+            sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    async fn spawn(&self) -> io::Result<()> {
         let mut command = self.command("postgres");
         command
             .arg("-D")
@@ -94,20 +110,14 @@ impl Server {
     }
 
     async fn migrate(&self, hapax: &Path) -> io::Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let mut migrate = Command::new(hapax);
-            migrate.args(["store", "migrate", "--store", &self.url()]);
-            let output = migrate.current_dir("/").output().await?;
-            if output.status.success() {
-                return Ok(());
-            }
-            if Instant::now() > deadline {
-                let said = String::from_utf8_lossy(&output.stderr);
-                return Err(io::Error::other(format!("hapax store migrate: {said}")));
-            }
-            sleep(Duration::from_millis(50)).await;
+        let mut migrate = Command::new(hapax);
+        migrate.args(["store", "migrate", "--store", &self.url()]);
+        let output = migrate.current_dir("/").output().await?;
+        if output.status.success() {
+            return Ok(());
         }
+        let said = String::from_utf8_lossy(&output.stderr);
+        Err(io::Error::other(format!("hapax store migrate: {said}")))
     }
 
     fn data(&self) -> PathBuf {

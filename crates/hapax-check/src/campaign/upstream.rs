@@ -325,7 +325,12 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option
 
 /// An answer that no other effect has. Its size and its framing vary with the effect.
 fn answer(status: u16, effect: u64, request: &Request) -> Vec<u8> {
-    let pad = "x".repeat(usize::try_from(effect % 7 * (effect % 97)).unwrap_or(0));
+    // Most are short, so that a reset comes to each of their boundaries; some are long enough to fill journals.
+    let pad = match effect % 11 {
+        0 => effect % 64 * 1024,
+        _ => effect % 7 * (effect % 97),
+    };
+    let pad = "x".repeat(usize::try_from(pad).unwrap_or(0));
     let body = format!(
         "{{\"effect\":{effect},\"key\":{:?},\"payload\":{:?},\"pad\":{pad:?}}}",
         request.key, request.payload
