@@ -12,6 +12,7 @@ mod answer;
 pub mod campaign;
 mod count;
 mod drive;
+pub mod evidence;
 mod fault;
 mod history;
 mod judge;

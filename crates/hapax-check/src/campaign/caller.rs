@@ -9,15 +9,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::event::{Recorder, Seen, What, digest};
+use super::event::{Recorder, Seen, digest};
 use super::node::Node;
 use crate::answer::{self, Answer, Progress};
+use crate::evidence::Event;
 use crate::random::Random;
 
 /// How long a client waits for an answer: less than some faults last.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long where nothing is broken: then nobody may hang, however busy this machine is.
+const CALM_PATIENCE: Duration = Duration::from_secs(40);
 /// The fields that every repeat must have as the first answer had them.
 const KEPT: [&str; 5] = ["content-type", "location", "etag", "x-effect", "x-part"];
+
+/// An answer that was given although its record could not be written yet.
+pub(crate) const NOT_STORED: &str = "answer-not-stored";
 
 /// What is asked for.
 #[derive(Debug, Clone)]
@@ -87,12 +93,19 @@ pub(crate) struct Caller {
     recorder: Arc<Recorder>,
     nodes: Arc<Vec<Node>>,
     connection: Option<(SocketAddr, TcpStream)>,
+    patience: Duration,
 }
 
 impl Caller {
-    pub(crate) fn new(client: u64, recorder: &Arc<Recorder>, nodes: &Arc<Vec<Node>>) -> Self {
+    pub(crate) fn new(
+        client: u64,
+        recorder: &Arc<Recorder>,
+        nodes: &Arc<Vec<Node>>,
+        is_calm: bool,
+    ) -> Self {
         Self {
             client,
+            patience: if is_calm { CALM_PATIENCE } else { PATIENCE },
             recorder: Arc::clone(recorder),
             nodes: Arc::clone(nodes),
             connection: None,
@@ -113,15 +126,16 @@ impl Caller {
         if let Some(fault) = fault {
             self.recorder.count(fault);
         }
-        self.recorder.add(What::Invoke {
+        self.recorder.add(|at_us| Event::Invoke {
+            at_us,
             client,
             op,
             key: ask.key.clone(),
             scope: ask.scope.clone(),
             payload: digest(ask.payload.as_bytes()),
-            fault,
+            fault: fault.map(str::to_owned),
         });
-        let fate = match exchange(stream, ask, leave).await {
+        let fate = match exchange(stream, ask, leave, self.patience).await {
             Ok((stream, answer)) => {
                 let is_closing = answer.field("connection") == Some("close");
                 self.connection = (!is_closing).then_some((address, stream));
@@ -129,20 +143,43 @@ impl Caller {
             }
             Err(fate) => fate,
         };
-        match fate.clone() {
-            Fate::Final(seen) => self.recorder.add(What::Ok {
-                client,
-                op,
-                seen,
-                node,
-            }),
-            Fate::Refused(status, kind) => self.recorder.add(What::Fail {
+        self.take_down(op, fate.clone(), node);
+        fate
+    }
+
+    fn take_down(&self, op: u64, fate: Fate, node: String) {
+        let (client, recorder) = (self.client, &self.recorder);
+        match fate {
+            Fate::Final(seen) => {
+                // The gateway says itself that its store has not taken the answer: P24.
+                let is_stored = seen.stored;
+                if !is_stored {
+                    recorder.fault(NOT_STORED, &node);
+                }
+                let of = node.clone();
+                recorder.add(|at_us| Event::Ok {
+                    at_us,
+                    client,
+                    op,
+                    status: seen.status,
+                    replayed: seen.replayed,
+                    body: seen.body,
+                    fields: seen.fields,
+                    node: Some(of),
+                });
+                if !is_stored {
+                    recorder.healed(NOT_STORED, &node);
+                }
+            }
+            Fate::Refused(status, kind) => recorder.add(|at_us| Event::Fail {
+                at_us,
                 client,
                 op,
                 status,
                 kind,
             }),
-            Fate::Unknown(status, kind) => self.recorder.add(What::Info {
+            Fate::Unknown(status, kind) => recorder.add(|at_us| Event::Info {
+                at_us,
                 client,
                 op,
                 status,
@@ -150,7 +187,6 @@ impl Caller {
             }),
             Fate::Unsent => {}
         }
-        fate
     }
 
     async fn open(&mut self, address: SocketAddr) -> io::Result<TcpStream> {
@@ -159,7 +195,7 @@ impl Caller {
         {
             return Ok(stream);
         }
-        let stream = timeout(PATIENCE, TcpStream::connect(address))
+        let stream = timeout(self.patience, TcpStream::connect(address))
             .await
             .map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
         stream.set_nodelay(true)?;
@@ -176,6 +212,7 @@ async fn exchange(
     mut stream: TcpStream,
     ask: &Ask,
     leave: Leave,
+    patience: Duration,
 ) -> Result<(TcpStream, Answer), Fate> {
     let bytes = ask.bytes();
     let end = match leave {
@@ -183,7 +220,7 @@ async fn exchange(
         _ => bytes.len(),
     };
     let piece = bytes.get(..end).unwrap_or(&bytes);
-    let written = timeout(PATIENCE, stream.write_all(piece)).await;
+    let written = timeout(patience, stream.write_all(piece)).await;
     match leave {
         Leave::Cut(at) => {
             if at % 2 == 0 {
@@ -208,7 +245,7 @@ async fn exchange(
         _ => usize::MAX,
     };
     let mut received = Vec::new();
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + patience;
     loop {
         if received.len() >= most {
             drop(stream.set_zero_linger());

@@ -1,24 +1,15 @@
 //! The upstream's own account of what it did: a line an effect, on disk before anybody is answered.
 
 use std::fs::{File, OpenOptions};
-use std::io::{self, Write};
+use std::io::{self, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use serde::{Deserialize, Serialize};
 use tokio::sync::{mpsc, oneshot};
 
-/// One effect.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-pub(crate) struct Effect {
-    /// Since the round began.
-    pub(crate) at_us: u64,
-    pub(crate) key: String,
-    pub(crate) scope: String,
-    pub(crate) payload: String,
-    /// The how-manieth effect of the round it is, from 1; set by the log.
-    pub(crate) effect: u64,
-}
+use super::event::digest;
+use super::upstream::content;
+use crate::evidence::{Effect, Effects};
 
 /// Writes effects down, many with one sync.
 #[derive(Debug, Clone)]
@@ -50,11 +41,8 @@ impl EffectLog {
     }
 
     /// All effects, read from the disk.
-    pub(crate) fn read(&self) -> io::Result<Vec<Effect>> {
-        let text = std::fs::read_to_string(&self.path)?;
-        text.lines()
-            .map(|line| serde_json::from_str(line).map_err(io::Error::other))
-            .collect()
+    pub(crate) fn read(&self) -> io::Result<Effects> {
+        Effects::read(BufReader::new(File::open(&self.path)?)).map_err(io::Error::other)
     }
 }
 
@@ -67,6 +55,8 @@ async fn write_down(file: Arc<File>, mut receiver: mpsc::Receiver<(Effect, onesh
         for (mut effect, told) in batch.drain(..) {
             count += 1;
             effect.effect = count;
+            let content = content(count, &effect.key, &effect.payload);
+            effect.answer = Some(digest(content.as_bytes()));
             let Ok(line) = serde_json::to_string(&effect) else {
                 return;
             };

@@ -1,72 +1,22 @@
 //! What happened, in the order of one clock: the history that is judged.
 
 use std::collections::BTreeMap;
-use std::io::{self, BufWriter, Write};
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use serde::Serialize;
 use tokio::time::Instant;
 
-/// One line of a history.
-#[derive(Debug, Clone, Serialize)]
-pub(crate) struct Event {
-    /// Since the round began, by one monotonic clock.
-    pub(crate) at_us: u64,
-    #[serde(flatten)]
-    pub(crate) what: What,
-}
+use crate::evidence::Event;
 
-/// What a line says.
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "type", rename_all = "lowercase")]
-pub(crate) enum What {
-    /// A request is about to be sent.
-    Invoke {
-        client: u64,
-        op: u64,
-        key: String,
-        scope: String,
-        payload: String,
-        fault: Option<&'static str>,
-    },
-    /// It got a final answer.
-    Ok {
-        client: u64,
-        op: u64,
-        #[serde(flatten)]
-        seen: Seen,
-        node: String,
-    },
-    /// It was surely not executed by this attempt.
-    Fail {
-        client: u64,
-        op: u64,
-        status: u16,
-        kind: String,
-    },
-    /// Nobody knows.
-    Info {
-        client: u64,
-        op: u64,
-        status: Option<u16>,
-        kind: String,
-    },
-    /// The world was broken.
-    Fault { fault: String, node: String },
-    /// The world is whole again.
-    Healed,
-}
-
-/// A final answer, as far as every repeat must have the same.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A final answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Seen {
     pub(crate) status: u16,
     pub(crate) replayed: bool,
     /// Whether its record was written down by then: only such an answer says when it expires (P24).
     pub(crate) stored: bool,
     pub(crate) body: String,
+    /// Those that every repeat must have as the first answer had them.
     pub(crate) fields: Vec<(String, String)>,
 }
 
@@ -104,18 +54,28 @@ impl Recorder {
     }
 
     /// Adds a line. The instant is taken under the lock, so that lines are in order.
-    pub(crate) fn add(&self, what: What) {
+    pub(crate) fn add(&self, what: impl FnOnce(u64) -> Event) {
         let mut events = lock(&self.events);
         let at_us = self.now_us();
-        events.push(Event { at_us, what });
+        events.push(what(at_us));
     }
 
     /// Adds a fault on the world, and counts it.
     pub(crate) fn fault(&self, fault: &str, node: &str) {
         self.count(fault);
-        self.add(What::Fault {
+        self.add(|at_us| Event::Fault {
+            at_us,
             fault: fault.to_owned(),
-            node: node.to_owned(),
+            node: Some(node.to_owned()),
+        });
+    }
+
+    /// Adds the end of a fault on the world.
+    pub(crate) fn healed(&self, fault: &str, node: &str) {
+        self.add(|at_us| Event::Healed {
+            at_us,
+            fault: Some(fault.to_owned()),
+            node: Some(node.to_owned()),
         });
     }
 
@@ -133,16 +93,6 @@ impl Recorder {
     pub(crate) fn events(&self) -> Vec<Event> {
         lock(&self.events).clone()
     }
-}
-
-/// Writes a history as JSON lines.
-pub(crate) fn write(events: &[Event], path: &Path) -> io::Result<()> {
-    let mut file = BufWriter::new(std::fs::File::create(path)?);
-    for event in events {
-        serde_json::to_writer(&mut file, event)?;
-        file.write_all(b"\n")?;
-    }
-    file.flush()
 }
 
 /// A digest that tells contents apart: nobody chooses them to collide.

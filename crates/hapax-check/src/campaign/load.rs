@@ -28,6 +28,7 @@ pub(crate) struct Load {
     /// What keys of this round begin with.
     pub(crate) round: u64,
     pub(crate) seed: u64,
+    pub(crate) is_calm: bool,
 }
 
 /// A client's state.
@@ -43,7 +44,7 @@ impl Load {
     /// One client, until told to stop. What it asked for.
     pub(crate) async fn run(self, client: u64) -> Vec<Ask> {
         let random = Random::for_case(self.seed, &format!("client-{client}"));
-        let caller = Caller::new(client, &self.recorder, &self.nodes);
+        let caller = Caller::new(client, &self.recorder, &self.nodes, self.is_calm);
         let mut client = Client {
             load: self,
             caller,
@@ -85,6 +86,11 @@ impl Client {
         ask
     }
 
+    fn other_caller(&self, client: u64) -> Caller {
+        let load = &self.load;
+        Caller::new(client, &load.recorder, &load.nodes, load.is_calm)
+    }
+
     /// As a careful client does it: the same request with the same key until there is an answer.
     async fn insist(&mut self, ask: &Ask) {
         let mut unknown = 0;
@@ -116,7 +122,7 @@ impl Client {
         for other in 0..self.random.within(1, 6) {
             let number = u64::try_from(other).unwrap_or(0);
             let client = DUPLICATES + self.caller.client * 16 + number;
-            let mut caller = Caller::new(client, &self.load.recorder, &self.load.nodes);
+            let mut caller = self.other_caller(client);
             let seed = self.random.next();
             let ask = ask.clone();
             others.spawn(async move {
@@ -145,7 +151,7 @@ impl Client {
             return;
         }
         let client = DUPLICATES + self.caller.client * 16;
-        let mut caller = Caller::new(client, &self.load.recorder, &self.load.nodes);
+        let mut caller = self.other_caller(client);
         let seed = self.random.next();
         let at_once = async move {
             let mut random = Random::for_case(seed, "other");

@@ -16,6 +16,9 @@ use super::store::Server;
 use super::upstream::{Mode, Upstream};
 use crate::random::Random;
 
+/// An upstream that fails now and then, as services do.
+const ORDINARY: &str = "upstream-ordinary";
+
 /// Everything of a round that can be broken.
 pub(crate) struct World {
     pub(crate) recorder: Arc<Recorder>,
@@ -95,6 +98,7 @@ impl World {
                 return Ok(());
             };
             self.break_node(*fault, node, random).await?;
+            self.recorder.healed(fault.name(), &node.name);
             pause(random, 100, 700).await;
         }
         Ok(())
@@ -209,6 +213,11 @@ impl World {
         faults: &[Fault],
         random: &mut Random,
     ) -> io::Result<()> {
+        if faults.is_empty() {
+            return Ok(());
+        }
+        // Its 500s leave outcomes unknown in between, too.
+        self.recorder.fault(ORDINARY, "upstream");
         self.upstream.set(Mode::Fair);
         pause(random, 200, 500).await;
         for fault in faults {
@@ -225,6 +234,7 @@ impl World {
             }
             pause(random, 600, 1500).await;
             self.upstream.set(Mode::Fair);
+            self.recorder.healed(fault.name(), "upstream");
             pause(random, 200, 900).await;
         }
         Ok(())

@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep, timeout};
 use super::caller::{Ask, Caller, Fate, Leave};
 use super::deck::Fault;
 use super::disk::Disk;
-use super::effects::{Effect, EffectLog};
-use super::event::{self, Event, Recorder, What};
+use super::effects::EffectLog;
+use super::event::Recorder;
 use super::load::Load;
 use super::nemesis::{Clock, World, faketime};
 use super::node::{Node, Setup};
@@ -23,7 +23,8 @@ use super::options::{Control, Options, Store};
 use super::state::Totals;
 use super::store::Server;
 use super::upstream::Upstream;
-use super::verdict::{self, Expect};
+use super::verdict;
+use crate::evidence::{Effects, Event, History};
 use crate::random::Random;
 
 /// Load without faults, before and after them.
@@ -73,24 +74,24 @@ impl Round<'_> {
         if let Some(server) = &play.world.server {
             server.crash().await?;
         }
-        let events = play.world.recorder.events();
-        event::write(&events, &self.folder.join("history.jsonl"))?;
-        let effects = play.log.read()?;
-        let expect = Expect {
-            is_calm: self.is_calm(),
+        let history = History {
+            events: play.world.recorder.events(),
         };
-        let mut violations = verdict::judge(&events, &effects, expect);
+        let file = std::fs::File::create(self.folder.join("history.jsonl"))?;
+        history.write(io::BufWriter::new(file))?;
+        let effects = play.log.read()?;
+        let mut totals = count(&history, &effects);
+        let mut violations = verdict::judge(&history, &effects, &mut totals.checked);
         for (guarantee, what) in play.wrong.drain(..) {
-            violations.push(verdict::Violation { guarantee, what });
+            violations.push(verdict::Violation::new(guarantee, what));
         }
         violations.extend(self.panics()?);
-        let mut totals = count(&events, &effects);
         totals.elapsed_s = begun.elapsed().as_secs_f64();
         totals.faults = play.world.recorder.fired();
         for violation in violations {
             *totals
                 .violations
-                .entry(violation.guarantee.to_owned())
+                .entry(violation.guarantee.clone())
                 .or_default() += 1;
             totals
                 .findings
@@ -222,6 +223,7 @@ impl Round<'_> {
             is_over: Arc::new(AtomicBool::new(false)),
             round: self.number,
             seed: random.next(),
+            is_calm: self.is_calm(),
         };
         let mut clients = JoinSet::new();
         for client in 1..=self.options.clients {
@@ -242,7 +244,11 @@ impl Round<'_> {
         nodes?;
         upstream?;
         world.heal().await?;
-        world.recorder.add(What::Healed);
+        world.recorder.add(|at_us| Event::Healed {
+            at_us,
+            fault: None,
+            node: None,
+        });
         self.ask_again(play, "first").await;
         // Everything settled is on disk: an ordinary restart changes nothing, and every record is whole.
         for node in play.world.nodes.iter() {
@@ -261,7 +267,12 @@ impl Round<'_> {
         let deadline = Instant::now() + SETTLED_WITHIN;
         for asker in 0..ASKERS {
             let world = &play.world;
-            let mut caller = Caller::new(2_000_000 + asker, &world.recorder, &world.nodes);
+            let mut caller = Caller::new(
+                2_000_000 + asker,
+                &world.recorder,
+                &world.nodes,
+                self.is_calm(),
+            );
             let mut random = Random::for_case(asker, time);
             let asks = Arc::clone(&asks);
             askers.spawn(async move {
@@ -323,10 +334,7 @@ fn panics_in(path: &Path) -> io::Result<Vec<verdict::Violation>> {
     let text = String::from_utf8_lossy(&std::fs::read(path)?).into_owned();
     let lines = text.lines().filter(|line| line.contains("panicked at"));
     Ok(lines
-        .map(|line| verdict::Violation {
-            guarantee: "panic",
-            what: line.to_owned(),
-        })
+        .map(|line| verdict::Violation::new("panic", line.to_owned()))
         .collect())
 }
 
@@ -356,40 +364,40 @@ async fn settle(
 }
 
 /// How much there was of everything.
-fn count(events: &[Event], effects: &[Effect]) -> Totals {
+fn count(history: &History, effects: &Effects) -> Totals {
+    let length = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
     let mut totals = Totals {
-        effects: u64::try_from(effects.len()).unwrap_or(u64::MAX),
+        effects: length(effects.effects.len()),
         ..Totals::default()
     };
-    let mut records: BTreeMap<(&str, &str), u64> = BTreeMap::new();
+    let mut keys: BTreeSet<(&str, &str)> = BTreeSet::new();
     let mut of_op: BTreeMap<u64, (&str, &str)> = BTreeMap::new();
     let mut acknowledged: BTreeSet<(&str, &str)> = BTreeSet::new();
     let mut unknown: BTreeSet<(&str, &str)> = BTreeSet::new();
-    for event in events {
-        match &event.what {
-            What::Invoke { op, key, scope, .. } => {
+    for event in &history.events {
+        match event {
+            Event::Invoke { op, key, scope, .. } => {
                 totals.requests += 1;
-                *records.entry((scope, key)).or_default() += 1;
+                keys.insert((scope, key));
                 of_op.insert(*op, (scope, key));
             }
-            What::Ok { op, seen, .. } => {
-                totals.replays += u64::from(seen.replayed);
+            Event::Ok { op, replayed, .. } => {
+                totals.replays += u64::from(*replayed);
                 acknowledged.extend(of_op.get(op));
             }
-            What::Fail { kind, .. } => {
+            Event::Fail { kind, .. } => {
                 *totals.refusals.entry(kind.clone()).or_default() += 1;
             }
-            What::Info { op, kind, .. } => {
+            Event::Info { op, kind, .. } => {
                 *totals.refusals.entry(kind.clone()).or_default() += 1;
                 if kind == "outcome-unknown" {
                     unknown.extend(of_op.get(op));
                 }
             }
-            What::Fault { .. } | What::Healed => {}
+            Event::Fault { .. } | Event::Healed { .. } | Event::Figure { .. } => {}
         }
     }
-    let length = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
-    totals.keys = length(records.len());
+    totals.keys = length(keys.len());
     totals.acknowledged = length(acknowledged.len());
     totals.unknown = length(unknown.difference(&acknowledged).count());
     totals

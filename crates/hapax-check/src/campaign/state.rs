@@ -39,6 +39,9 @@ pub struct Totals {
     pub faults: BTreeMap<String, u64>,
     /// Why attempts got no final answer, by problem and the like.
     pub refusals: BTreeMap<String, u64>,
+    /// How often each guarantee was looked at, by number.
+    #[serde(default)]
+    pub checked: BTreeMap<String, u64>,
     /// Broken guarantees, by name.
     pub violations: BTreeMap<String, u64>,
     /// The first violations in words, each with its round.
@@ -99,6 +102,7 @@ impl Totals {
         for (sum, counts) in [
             (&mut self.faults, &of_it.faults),
             (&mut self.refusals, &of_it.refusals),
+            (&mut self.checked, &of_it.checked),
             (&mut self.violations, &of_it.violations),
         ] {
             for (name, count) in counts {

@@ -12,8 +12,9 @@ use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, sleep};
 
-use super::effects::{Effect, EffectLog};
+use super::effects::EffectLog;
 use super::event::{Recorder, digest};
+use crate::evidence::Effect;
 use crate::random::Random;
 
 /// How the upstream behaves at the moment.
@@ -228,6 +229,7 @@ impl Shared {
             scope: request.scope.clone(),
             payload: request.payload.clone(),
             effect: 0,
+            answer: None,
         };
         self.log.add(effect).await
     }
@@ -323,18 +325,20 @@ async fn read(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> io::Result<Option
     }))
 }
 
-/// An answer that no other effect has. Its size and its framing vary with the effect.
-fn answer(status: u16, effect: u64, request: &Request) -> Vec<u8> {
+/// Content that no other effect has. Its size varies with the effect.
+pub(crate) fn content(effect: u64, key: &str, payload: &str) -> String {
     // Most are short, so that a reset comes to each of their boundaries; some are long enough to fill journals.
     let pad = match effect % 11 {
         0 => effect % 64 * 1024,
         _ => effect % 7 * (effect % 97),
     };
     let pad = "x".repeat(usize::try_from(pad).unwrap_or(0));
-    let body = format!(
-        "{{\"effect\":{effect},\"key\":{:?},\"payload\":{:?},\"pad\":{pad:?}}}",
-        request.key, request.payload
-    );
+    format!("{{\"effect\":{effect},\"key\":{key:?},\"payload\":{payload:?},\"pad\":{pad:?}}}")
+}
+
+/// The whole answer. Its framing varies with the effect.
+fn answer(status: u16, effect: u64, request: &Request) -> Vec<u8> {
+    let body = content(effect, &request.key, &request.payload);
     let head = format!(
         "HTTP/1.1 {status} Done\r\nContent-Type: application/json\r\nLocation: /orders/{effect}\r\n\
          ETag: \"{effect}\"\r\nX-Effect: {effect}\r\nX-Part: one\r\nX-Part: two\r\n"

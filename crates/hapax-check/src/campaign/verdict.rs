@@ -1,199 +1,94 @@
-//! Holds the history of a round, and the upstream's own account, against the guarantees.
+//! Holds a round against the guarantees: the judge of evidence, told what this campaign does, and what only it can know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
-use super::effects::Effect;
-use super::event::{Event, Seen, What};
+use super::caller::NOT_STORED;
+use super::deck::Fault;
+use crate::evidence::{self, Effects, Event, Expect, Guarantee, History};
 
 /// A broken guarantee.
 #[derive(Debug, Clone)]
 pub(crate) struct Violation {
-    /// `G1` to `G16`.
-    pub(crate) guarantee: &'static str,
+    /// `G1` to `G16`, or what else was wrong.
+    pub(crate) guarantee: String,
     pub(crate) what: String,
 }
 
-/// What a round was, as far as it matters for judging.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Expect {
-    /// Nothing was broken: nothing may be unknown (G9).
-    pub(crate) is_calm: bool,
-}
-
-/// What became of one attempt, and when it was sent.
-struct Attempt<'a> {
-    invoked_us: u64,
-    payload: &'a str,
-    ended_us: u64,
-    end: Option<&'a What>,
-}
-
-/// Everything about one key of one caller.
-#[derive(Default)]
-struct Record<'a> {
-    attempts: Vec<Attempt<'a>>,
-    effects: Vec<&'a Effect>,
-}
-
-/// Every violation.
-pub(crate) fn judge(events: &[Event], effects: &[Effect], expect: Expect) -> Vec<Violation> {
-    let mut ends: BTreeMap<u64, (u64, &What)> = BTreeMap::new();
-    for event in events {
-        if let What::Ok { op, .. } | What::Fail { op, .. } | What::Info { op, .. } = &event.what {
-            ends.insert(*op, (event.at_us, &event.what));
+impl Violation {
+    pub(crate) fn new(guarantee: &str, what: String) -> Self {
+        Self {
+            guarantee: guarantee.to_owned(),
+            what,
         }
     }
-    let mut records: BTreeMap<(&str, &str), Record<'_>> = BTreeMap::new();
-    for event in events {
-        let What::Invoke {
-            op,
-            key,
-            scope,
-            payload,
-            ..
-        } = &event.what
-        else {
-            continue;
-        };
-        let end = ends.get(op);
-        let record = records.entry((scope, key)).or_default();
-        record.attempts.push(Attempt {
-            invoked_us: event.at_us,
-            payload,
-            ended_us: end.map_or(u64::MAX, |end| end.0),
-            end: end.map(|end| end.1),
+}
+
+/// What these gateways and this campaign are held to.
+fn expect() -> Expect {
+    let names = |names: &[&str]| -> BTreeSet<String> {
+        names.iter().map(|name| (*name).to_owned()).collect()
+    };
+    Expect {
+        retention: Duration::from_secs(24 * 3600),
+        settles_within: Duration::from_secs(30),
+        client_faults: names(&["cut-request", "client-leaves", "client-resets"]),
+        store_faults: names(&[
+            Fault::DiskFull.name(),
+            Fault::IoError.name(),
+            Fault::StoreCrash.name(),
+            NOT_STORED,
+        ]),
+        ..Expect::default()
+    }
+}
+
+/// Every violation. Adds to `checked` how often each guarantee was looked at.
+pub(crate) fn judge(
+    history: &History,
+    effects: &Effects,
+    checked: &mut BTreeMap<String, u64>,
+) -> Vec<Violation> {
+    let verdict = evidence::judge(history, effects, &expect());
+    let mut found = Vec::new();
+    for guarantee in Guarantee::ALL {
+        let tally = verdict.tally(guarantee);
+        if tally.checked > 0 {
+            *checked
+                .entry(format!("G{}", guarantee.number()))
+                .or_default() += tally.checked;
+        }
+    }
+    for finding in &verdict.findings {
+        let (scope, key) = &finding.record;
+        found.push(Violation {
+            guarantee: format!("G{}", finding.guarantee.number()),
+            what: format!(
+                "{}: key {key:?} of {scope:?}, attempt {:?}, at {} us",
+                finding.what, finding.attempt, finding.at_us
+            ),
         });
     }
-    for effect in effects {
-        let record = records.entry((&effect.scope, &effect.key)).or_default();
-        record.effects.push(effect);
+    for unfit in &verdict.unfit {
+        found.push(Violation::new("evidence", unfit.clone()));
     }
-    let mut found = Vec::new();
-    for ((scope, key), record) in &records {
-        let mut tell = |guarantee, what: String| {
-            found.push(Violation {
-                guarantee,
-                what: format!("key {key} of {scope}: {what}"),
-            });
-        };
-        judge_record(record, expect, &mut tell);
+    for event in &history.events {
+        found.extend(unexpected(event));
     }
     found
 }
 
-fn judge_record(record: &Record<'_>, expect: Expect, tell: &mut dyn FnMut(&'static str, String)) {
-    if record.effects.len() > 1 {
-        let numbers: Vec<u64> = record.effects.iter().map(|effect| effect.effect).collect();
-        tell("G1", format!("{} effects: {numbers:?}", numbers.len()));
+/// Answers that nothing of what was sent deserves, and content that is not of the request that it answers.
+fn unexpected(event: &Event) -> Option<Violation> {
+    match event {
+        Event::Info { op, kind, .. } if kind.starts_with("unexpected") => {
+            Some(Violation::new("answer", format!("{kind} to op {op}")))
+        }
+        Event::Ok { op, fields, .. } => {
+            let is_foreign = fields.iter().any(|(name, _)| name == "foreign");
+            is_foreign
+                .then(|| Violation::new("G8", format!("foreign content in answer to op {op}")))
+        }
+        _ => None,
     }
-    let finals: Vec<(&Attempt<'_>, &Seen)> = record
-        .attempts
-        .iter()
-        .filter_map(|attempt| match attempt.end {
-            Some(What::Ok { seen, .. }) => Some((attempt, seen)),
-            _ => None,
-        })
-        .collect();
-    if let Some((_, first)) = finals.first() {
-        for (attempt, seen) in &finals {
-            let is_same = (seen.status, &seen.body, &seen.fields)
-                == (first.status, &first.body, &first.fields);
-            if !is_same {
-                tell(
-                    "G2",
-                    format!("at {} us {seen:?}, first {first:?}", attempt.ended_us),
-                );
-            }
-        }
-    }
-    for (attempt, seen) in &finals {
-        let number = field(seen, "x-effect").and_then(|text| text.parse().ok());
-        let of_it = record
-            .effects
-            .iter()
-            .find(|effect| Some(effect.effect) == number);
-        match of_it {
-            None => tell("G3", format!("an answer without its effect: {seen:?}")),
-            Some(effect) if effect.payload != attempt.payload => {
-                tell("G7", format!("an answer to another payload: {seen:?}"));
-            }
-            Some(_) => {}
-        }
-        if field(seen, "foreign").is_some() {
-            tell("G8", format!("somebody else's content: {seen:?}"));
-        }
-    }
-    judge_refusals(record, &finals, expect, tell);
-}
-
-/// What is not a final answer must not be one, and must not lie.
-fn judge_refusals(
-    record: &Record<'_>,
-    finals: &[(&Attempt<'_>, &Seen)],
-    expect: Expect,
-    tell: &mut dyn FnMut(&'static str, String),
-) {
-    let acknowledged = finals
-        .iter()
-        .filter(|(_, seen)| seen.stored)
-        .min_by_key(|(attempt, _)| attempt.ended_us);
-    for attempt in &record.attempts {
-        if let Some(What::Info { kind, status, .. }) = attempt.end {
-            if kind.starts_with("unexpected") {
-                tell("unexpected", format!("{kind} {status:?}"));
-            }
-            if expect.is_calm && kind == "outcome-unknown" {
-                tell("G9", "unknown without a fault".into());
-            }
-        }
-        let Some((first, _)) = acknowledged else {
-            continue;
-        };
-        if attempt.payload != first.payload || attempt.invoked_us <= first.ended_us {
-            continue;
-        }
-        let lost = match attempt.end {
-            Some(What::Ok { seen, .. }) => !seen.replayed,
-            Some(What::Info { kind, .. }) => kind == "outcome-unknown",
-            Some(What::Fail { kind, .. }) => [
-                "in-progress",
-                "key-reused",
-                "released",
-                "upstream-unreachable",
-            ]
-            .contains(&kind.as_str()),
-            _ => false,
-        };
-        if lost {
-            tell(
-                "G4",
-                format!(
-                    "acknowledged at {} us; the repeat at {} us got {:?}",
-                    first.ended_us, attempt.invoked_us, attempt.end
-                ),
-            );
-        }
-    }
-    let is_refused = |attempt: &Attempt<'_>| matches!(attempt.end, Some(What::Fail { .. }));
-    for effect in &record.effects {
-        let mut of_it = record
-            .attempts
-            .iter()
-            .filter(|attempt| attempt.payload == effect.payload);
-        if of_it.all(is_refused) {
-            tell(
-                "G14",
-                format!(
-                    "effect {} although every attempt was refused",
-                    effect.effect
-                ),
-            );
-        }
-    }
-}
-
-fn field<'a>(seen: &'a Seen, name: &str) -> Option<&'a str> {
-    let mut fields = seen.fields.iter();
-    let (_, value) = fields.find(|(field, _)| field == name)?;
-    Some(value)
 }
