@@ -143,20 +143,19 @@ impl Caller {
             }
             Err(fate) => fate,
         };
-        self.take_down(op, fate.clone(), node);
+        self.take_down(op, fate.clone(), &node);
         fate
     }
 
-    fn take_down(&self, op: u64, fate: Fate, node: String) {
+    fn take_down(&self, op: u64, fate: Fate, node: &str) {
         let (client, recorder) = (self.client, &self.recorder);
         match fate {
             Fate::Final(seen) => {
                 // The gateway says itself that its store has not taken the answer: P24.
                 let is_stored = seen.stored;
                 if !is_stored {
-                    recorder.fault(NOT_STORED, &node);
+                    recorder.fault(NOT_STORED, node);
                 }
-                let of = node.clone();
                 recorder.add(|at_us| Event::Ok {
                     at_us,
                     client,
@@ -165,10 +164,10 @@ impl Caller {
                     replayed: seen.replayed,
                     body: seen.body,
                     fields: seen.fields,
-                    node: Some(of),
+                    node: Some(node.to_owned()),
                 });
                 if !is_stored {
-                    recorder.healed(NOT_STORED, &node);
+                    recorder.healed(NOT_STORED, node);
                 }
             }
             Fate::Refused(status, kind) => recorder.add(|at_us| Event::Fail {

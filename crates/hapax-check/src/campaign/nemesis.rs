@@ -1,7 +1,7 @@
 //! Breaks the world as dealt: one lane of faults on gateways and stores, one on the upstream, at the same time.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
@@ -57,7 +57,7 @@ impl Clock {
     }
 
     /// What makes a process see this clock.
-    pub(crate) fn environment(&self, library: &PathBuf) -> Vec<(&'static str, String)> {
+    pub(crate) fn environment(&self, library: &Path) -> Vec<(&'static str, String)> {
         vec![
             ("LD_PRELOAD", library.to_string_lossy().into_owned()),
             (

@@ -140,32 +140,16 @@ impl Round<'_> {
             environment = made.environment(&library);
             clock = Some(made);
         }
-        let store = match (&server, &disk, self.options.control) {
-            (_, _, Some(Control::Memory)) => "memory:".to_owned(),
-            (Some(server), _, _) => server.url(),
-            (None, Some(disk), _) => disk.path()?.join("data").to_string_lossy().into_owned(),
-            (None, None, _) => self.folder.join("data").to_string_lossy().into_owned(),
+        let setup = Setup {
+            binary: self.options.hapax.clone(),
+            config: self.config(&mut random, min_free_disk),
+            config_file: PathBuf::new(),
+            upstream: upstream.url(),
+            store: self.store(disk.as_ref(), server.as_ref())?,
+            log: PathBuf::new(),
+            environment,
         };
-        let names: &[&str] = match self.options.store {
-            Store::Embedded => &["a"],
-            Store::Postgres => &["a", "b", "c"],
-        };
-        let config = self.config(&mut random, min_free_disk);
-        let nodes: Vec<Node> = names
-            .iter()
-            .map(|name| {
-                let setup = Setup {
-                    binary: self.options.hapax.clone(),
-                    config: config.clone(),
-                    config_file: self.folder.join(format!("hapax-{name}.toml")),
-                    upstream: upstream.url(),
-                    store: store.clone(),
-                    log: self.folder.join(format!("hapax-{name}.log")),
-                    environment: environment.clone(),
-                };
-                Node::new(name, setup)
-            })
-            .collect();
+        let nodes = self.nodes(&setup);
         for node in &nodes {
             node.start().await?;
         }
@@ -183,6 +167,32 @@ impl Round<'_> {
             asks: Vec::new(),
             wrong: Vec::new(),
         })
+    }
+
+    /// What gateways are told about where their store is.
+    fn store(&self, disk: Option<&Disk>, server: Option<&Server>) -> io::Result<String> {
+        Ok(match (server, disk, self.options.control) {
+            (_, _, Some(Control::Memory)) => "memory:".to_owned(),
+            (Some(server), _, _) => server.url(),
+            (None, Some(disk), _) => disk.path()?.join("data").to_string_lossy().into_owned(),
+            (None, None, _) => self.folder.join("data").to_string_lossy().into_owned(),
+        })
+    }
+
+    fn nodes(&self, setup: &Setup) -> Vec<Node> {
+        let names: &[&str] = match self.options.store {
+            Store::Embedded => &["a"],
+            Store::Postgres => &["a", "b", "c"],
+        };
+        let node = |name: &&str| {
+            let setup = Setup {
+                config_file: self.folder.join(format!("hapax-{name}.toml")),
+                log: self.folder.join(format!("hapax-{name}.log")),
+                ..setup.clone()
+            };
+            Node::new(name, setup)
+        };
+        names.iter().map(node).collect()
     }
 
     fn config(&self, random: &mut Random, min_free_disk: u64) -> String {

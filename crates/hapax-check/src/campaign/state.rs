@@ -185,3 +185,66 @@ impl fmt::Display for Totals {
         )
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A round in which everything happened that has to.
+    fn full() -> Totals {
+        let names = REQUEST_FAULTS.iter().map(|name| (*name).to_owned());
+        let mut faults: BTreeMap<String, u64> = names.map(|name| (name, 1)).collect();
+        faults.insert(Fault::Kill.name().to_owned(), 1);
+        Totals {
+            keys: 100,
+            acknowledged: 80,
+            faults,
+            ..Totals::default()
+        }
+    }
+
+    #[test]
+    fn a_campaign_in_which_a_fault_never_fired_shows_nothing() {
+        let mut totals = full();
+        assert_eq!(totals.shortcomings(&[Fault::Kill]), Vec::<String>::new());
+        assert_eq!(
+            totals.shortcomings(&[Fault::Kill, Fault::Freeze]),
+            ["sigstop never fired"]
+        );
+        totals.faults.remove("cut-request");
+        assert_eq!(totals.shortcomings(&[]), ["cut-request never happened"]);
+    }
+
+    #[test]
+    fn a_campaign_without_final_answers_shows_nothing() {
+        let mut totals = full();
+        totals.acknowledged = 49;
+        assert_eq!(totals.shortcomings(&[]).len(), 1);
+        totals.keys = 0;
+        assert_eq!(totals.shortcomings(&[]).len(), 1);
+    }
+
+    #[test]
+    fn rounds_add_up_and_findings_name_theirs() {
+        let mut sum = Totals::default();
+        sum.add(0, &full());
+        let mut broken = full();
+        broken.violations.insert("G1".to_owned(), 2);
+        broken.findings.push("G1: two effects".to_owned());
+        sum.add(1, &broken);
+        assert_eq!((sum.rounds, sum.keys, sum.violated()), (2, 200, 2));
+        assert_eq!(sum.faults.get("kill-9"), Some(&2));
+        assert_eq!(sum.findings, ["round 1: G1: two effects"]);
+    }
+
+    #[test]
+    fn what_was_written_down_is_gone_on_with() {
+        let folder = std::env::temp_dir().join(format!("hapax-state-{}", std::process::id()));
+        std::fs::create_dir_all(&folder).unwrap();
+        assert_eq!(Totals::read(&folder).unwrap(), None);
+        full().write(&folder).unwrap();
+        let read = Totals::read(&folder).unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        assert_eq!(read, Some(full()));
+    }
+}

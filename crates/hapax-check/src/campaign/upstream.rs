@@ -343,7 +343,7 @@ fn answer(status: u16, effect: u64, request: &Request) -> Vec<u8> {
         "HTTP/1.1 {status} Done\r\nContent-Type: application/json\r\nLocation: /orders/{effect}\r\n\
          ETag: \"{effect}\"\r\nX-Effect: {effect}\r\nX-Part: one\r\nX-Part: two\r\n"
     );
-    if effect % 4 == 0 {
+    if effect.is_multiple_of(4) {
         let (one, two) = body.split_at(body.len() / 2);
         let chunk = |text: &str| format!("{:x}\r\n{text}\r\n", text.len());
         return format!(

@@ -24,6 +24,7 @@ mod alerts;
 mod answers;
 mod at_once;
 mod browsing;
+mod campaign;
 mod carriers;
 mod check;
 mod commands;
