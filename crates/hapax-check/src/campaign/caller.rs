@@ -45,17 +45,13 @@ impl Ask {
         )
         .into_bytes()
     }
-
-    pub(crate) fn len(&self) -> usize {
-        self.bytes().len()
-    }
 }
 
 /// Whether the client sees its request through.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Leave {
     Never,
-    /// Ends the connection after so many bytes of the request, which are not all.
+    /// Ends the connection after so many bytes of the request, or one before its end.
     Cut(usize),
     /// Sends all of it and ends the connection so long after.
     After(Duration),

@@ -38,6 +38,7 @@ struct Client {
     random: Random,
     /// Keys that it has used.
     used: Vec<Ask>,
+    turn: u64,
 }
 
 impl Load {
@@ -45,11 +46,13 @@ impl Load {
     pub(crate) async fn run(self, client: u64) -> Vec<Ask> {
         let random = Random::for_case(self.seed, &format!("client-{client}"));
         let caller = Caller::new(client, &self.recorder, &self.nodes, self.is_calm);
+        let turn = client;
         let mut client = Client {
             load: self,
             caller,
             random,
             used: Vec::new(),
+            turn,
         };
         while !client.load.is_over.load(Ordering::Acquire) {
             client.step().await;
@@ -60,16 +63,30 @@ impl Load {
 }
 
 impl Client {
+    /// Everything has its turn: a short round must not lack something by chance.
     async fn step(&mut self) {
-        match self.random.within(0, 99) {
-            0..45 => {
+        self.turn += 1;
+        match self.turn * 7 % 20 {
+            0..9 => {
                 let ask = self.fresh();
                 self.insist(&ask).await;
             }
-            45..60 => self.duplicates().await,
-            60..70 => self.other_payload().await,
-            70..90 => self.leave().await,
-            90..95 => self.other_scope().await,
+            9..12 => self.duplicates().await,
+            12..14 => self.other_payload().await,
+            14 => {
+                let at = self.random.within(0, 240);
+                self.leave(Leave::Cut(at)).await;
+            }
+            15 => {
+                let ms = u64::try_from(self.random.within(0, 60)).unwrap_or(0);
+                self.leave(Leave::After(Duration::from_millis(ms))).await;
+            }
+            16 => self.leave(Leave::After(Duration::ZERO)).await,
+            17 => {
+                let bytes = self.random.within(1, 500);
+                self.leave(Leave::Read(bytes)).await;
+            }
+            18 => self.other_scope().await,
             _ => self.repeat().await,
         }
     }
@@ -161,16 +178,8 @@ impl Client {
     }
 
     /// Leaves at some point; most come back.
-    async fn leave(&mut self) {
+    async fn leave(&mut self, leave: Leave) {
         let ask = self.fresh();
-        let leave = match self.random.within(0, 3) {
-            0 => Leave::Cut(self.random.within(0, ask.len() - 1)),
-            1 => Leave::After(Duration::from_millis(
-                u64::try_from(self.random.within(0, 60)).unwrap_or(0),
-            )),
-            2 => Leave::After(Duration::ZERO),
-            _ => Leave::Read(self.random.within(1, 500)),
-        };
         self.caller.attempt(&ask, leave, &mut self.random).await;
         if self.random.within(0, 2) > 0 {
             self.insist(&ask).await;

@@ -19,6 +19,11 @@ const PATIENCE: Duration = Duration::from_secs(40);
 /// How often something is looked at that nothing announces.
 const LOOK_EVERY: Duration = Duration::from_millis(2);
 
+/// The figure of memory, in MiB.
+pub(crate) const MEMORY: &str = "memory_mib";
+/// The figure of open files, connections among them.
+pub(crate) const FILES: &str = "open_files";
+
 /// What a gateway is started with.
 #[derive(Debug, Clone)]
 pub(crate) struct Setup {
@@ -173,6 +178,25 @@ impl Node {
             Some(child) => signal(child, Signal::HUP),
             None => Ok(()),
         }
+    }
+
+    /// The most memory that it has had, and the files that it has open.
+    pub(crate) async fn figures(&self) -> Vec<(&'static str, u64)> {
+        let guard = self.child.lock().await;
+        let Some(pid) = guard.as_ref().and_then(pid) else {
+            return Vec::new();
+        };
+        let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let memory = status
+            .lines()
+            .find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next())
+            .and_then(|kib| kib.parse::<u64>().ok());
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd")).map(Iterator::count);
+        let files = files.ok().and_then(|count| u64::try_from(count).ok());
+        [(MEMORY, memory.map(|kib| kib / 1024)), (FILES, files)]
+            .into_iter()
+            .filter_map(|(name, value)| Some((name, value?)))
+            .collect()
     }
 
     /// How it ended by itself, if it did.

@@ -260,6 +260,16 @@ impl Round<'_> {
             node: None,
         });
         self.ask_again(play, "first").await;
+        for node in play.world.nodes.iter() {
+            for (name, value) in node.figures().await {
+                play.world.recorder.add(|at_us| Event::Figure {
+                    at_us,
+                    name: name.to_owned(),
+                    value,
+                    node: Some(node.name.clone()),
+                });
+            }
+        }
         // Everything settled is on disk: an ordinary restart changes nothing, and every record is whole.
         for node in play.world.nodes.iter() {
             play.world.stop(node).await?;
@@ -404,7 +414,11 @@ fn count(history: &History, effects: &Effects) -> Totals {
                     unknown.extend(of_op.get(op));
                 }
             }
-            Event::Fault { .. } | Event::Healed { .. } | Event::Figure { .. } => {}
+            Event::Figure { name, value, .. } => {
+                let largest = totals.figures.entry(name.clone()).or_default();
+                *largest = (*largest).max(*value);
+            }
+            Event::Fault { .. } | Event::Healed { .. } => {}
         }
     }
     totals.keys = length(keys.len());

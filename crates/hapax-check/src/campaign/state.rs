@@ -42,6 +42,9 @@ pub struct Totals {
     /// How often each guarantee was looked at, by number.
     #[serde(default)]
     pub checked: BTreeMap<String, u64>,
+    /// The largest value of each figure of a gateway: memory in MiB, open files.
+    #[serde(default)]
+    pub figures: BTreeMap<String, u64>,
     /// Broken guarantees, by name.
     pub violations: BTreeMap<String, u64>,
     /// The first violations in words, each with its round.
@@ -108,6 +111,10 @@ impl Totals {
             for (name, count) in counts {
                 *sum.entry(name.clone()).or_default() += count;
             }
+        }
+        for (name, value) in &of_it.figures {
+            let largest = self.figures.entry(name.clone()).or_default();
+            *largest = (*largest).max(*value);
         }
         for finding in &of_it.findings {
             if self.findings.len() < MAX_FINDINGS {

@@ -46,6 +46,7 @@ struct Shared {
     random: Mutex<Random>,
     /// The next boundary of a reset: every one has its turn.
     boundary: AtomicU64,
+    turn: AtomicU64,
 }
 
 /// What is done with one request.
@@ -95,6 +96,7 @@ impl Upstream {
                 mode: watch::channel(Mode::Calm).0,
                 random: Mutex::new(random),
                 boundary,
+                turn: AtomicU64::new(0),
             }),
             running: Mutex::new(None),
         };
@@ -237,22 +239,24 @@ impl Shared {
     fn choose(&self) -> Act {
         let mode = *self.mode.borrow();
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
+        // Everything has its turn: a short round must not lack something by chance.
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let act = match mode {
             Mode::Calm => Act::Answer(final_status(&mut random)),
-            Mode::Fair => match random.within(0, 99) {
-                0..2 => Act::Answer(500),
-                2..4 => Act::Refuse(503),
-                4..5 => Act::Refuse(429),
-                5..10 => Act::Slow(short(&mut random), short(&mut random)),
+            Mode::Fair => match turn % 25 {
+                3 => Act::Answer(500),
+                8 => Act::Refuse(503),
+                13 => Act::Refuse(429),
+                18 | 23 => Act::Slow(short(&mut random), short(&mut random)),
                 _ => Act::Answer(final_status(&mut random)),
             },
-            Mode::Slow => match random.within(0, 2) {
+            Mode::Slow => match turn % 3 {
                 0 => Act::Slow(long(&mut random), 0),
                 1 => Act::Slow(0, long(&mut random)),
                 _ => Act::Slow(short(&mut random), short(&mut random)),
             },
-            Mode::Hole => Act::Silence(random.within(0, 1) == 0),
-            Mode::Reset => match random.within(0, 7) {
+            Mode::Hole => Act::Silence(turn.is_multiple_of(2)),
+            Mode::Reset => match turn % 8 {
                 0 => Act::Drop,
                 1 | 2 => Act::Cut(false),
                 _ => Act::Cut(true),

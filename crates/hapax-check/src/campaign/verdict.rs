@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::caller::NOT_STORED;
 use super::deck::Fault;
+use super::node::{FILES, MEMORY};
 use crate::evidence::{self, Effects, Event, Expect, Guarantee, History};
 
 /// A broken guarantee.
@@ -39,6 +40,10 @@ fn expect() -> Expect {
             Fault::StoreCrash.name(),
             NOT_STORED,
         ]),
+        // Two dozen connections and as many operations at a time need far less, in any build.
+        bounds: [(MEMORY, 400), (FILES, 400)]
+            .map(|(name, bound)| (name.to_owned(), bound))
+            .into(),
         ..Expect::default()
     }
 }
