@@ -19,6 +19,9 @@ use crate::random::Random;
 /// An upstream that fails now and then, as services do.
 const ORDINARY: &str = "upstream-ordinary";
 
+/// So many requests meet everything that the upstream does in one of its modes.
+const ENOUGH: u64 = 8;
+
 /// Everything of a round that can be broken.
 pub(crate) struct World {
     pub(crate) recorder: Arc<Recorder>,
@@ -232,12 +235,22 @@ impl World {
                 Fault::UpstreamSlow => self.upstream.set(Mode::Slow),
                 _ => self.upstream.set(Mode::Hole),
             }
+            let before = self.upstream.requests();
             pause(random, 600, 1500).await;
+            self.wait_for_requests(before + ENOUGH).await;
             self.upstream.set(Mode::Fair);
             self.recorder.healed(fault.name(), "upstream");
             pause(random, 200, 900).await;
         }
         Ok(())
+    }
+
+    /// A fault of the upstream that no request has met is none: a store that is away may keep them all off.
+    async fn wait_for_requests(&self, count: u64) {
+        let deadline = Instant::now() + Duration::from_secs(15);
+        while self.upstream.requests() < count && Instant::now() < deadline {
+            sleep(Duration::from_millis(20)).await;
+        }
     }
 
     /// Ends every fault, and returns when every gateway says that it is ready.

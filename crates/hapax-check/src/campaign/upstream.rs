@@ -112,6 +112,11 @@ impl Upstream {
         self.shared.mode.send_replace(mode);
     }
 
+    /// How many requests it has had.
+    pub(crate) fn requests(&self) -> u64 {
+        self.shared.turn.load(Ordering::Relaxed)
+    }
+
     /// Ends it with everything that it was doing: what is written down stays, what was not answered never will be.
     pub(crate) async fn kill(&self) {
         let running = self.running().take();
