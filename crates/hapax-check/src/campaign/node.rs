@@ -97,11 +97,7 @@ impl Node {
             .stdout(Stdio::piped())
             .stderr(log)
             .kill_on_drop(true);
-        for (name, _) in std::env::vars_os() {
-            if name.to_string_lossy().starts_with("HAPAX_") {
-                command.env_remove(name);
-            }
-        }
+        without_settings(&mut command);
         for (name, value) in &setup.environment {
             command.env(name, value);
         }
@@ -222,6 +218,15 @@ impl Node {
             io::Result::Ok(answer.starts_with(b"HTTP/1.1 200"))
         });
         matches!(asked.await, Ok(Ok(true)))
+    }
+}
+
+/// Keeps settings of whoever started the campaign away from a gateway's program.
+pub(crate) fn without_settings(command: &mut Command) {
+    for (name, _) in std::env::vars_os() {
+        if name.to_string_lossy().starts_with("HAPAX_") {
+            command.env_remove(name);
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use super::effects::EffectLog;
 use super::event::Recorder;
 use super::load::Load;
 use super::nemesis::{Clock, World, faketime};
-use super::node::{Node, Setup};
+use super::node::{Node, Setup, without_settings};
 use super::options::{Control, Options, Store};
 use super::state::Totals;
 use super::store::Server;
@@ -321,6 +321,7 @@ impl Round<'_> {
             return Ok(());
         }
         let mut verify = Command::new(&self.options.hapax);
+        without_settings(&mut verify);
         verify
             .args(["store", "verify", "-c"])
             .arg(self.folder.join(format!("hapax-{}.toml", node.name)))

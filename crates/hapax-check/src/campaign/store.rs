@@ -10,6 +10,8 @@ use tokio::process::{Child, Command};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
+use super::node::without_settings;
+
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -111,6 +113,7 @@ impl Server {
 
     async fn migrate(&self, hapax: &Path) -> io::Result<()> {
         let mut migrate = Command::new(hapax);
+        without_settings(&mut migrate);
         migrate.args(["store", "migrate", "--store", &self.url()]);
         let output = migrate.current_dir("/").output().await?;
         if output.status.success() {
