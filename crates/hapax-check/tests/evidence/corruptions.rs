@@ -204,6 +204,36 @@ pub(crate) const CORRUPTIONS: &[Corruption] = &[
         corrupt: conflict_to_other,
     },
     Corruption {
+        name: "an effect of a payload that nobody sent",
+        expected: OtherPayload,
+        besides: &[OneEffect],
+        corrupt: effect_of_nobody,
+    },
+    Corruption {
+        name: "another payload succeeds after all",
+        expected: OtherPayload,
+        besides: &[OneEffect, OneAnswer],
+        corrupt: other_succeeds,
+    },
+    Corruption {
+        name: "the first payload becomes the other one",
+        expected: OtherPayload,
+        besides: &[NoLoss, Isolation],
+        corrupt: first_becomes_other,
+    },
+    Corruption {
+        name: "everybody is the other one",
+        expected: OtherPayload,
+        besides: &[Isolation],
+        corrupt: everybody_is_other,
+    },
+    Corruption {
+        name: "an effect lost after retention",
+        expected: NoPhantom,
+        besides: &[],
+        corrupt: drop_second_effect,
+    },
+    Corruption {
         name: "a mismatch with nobody",
         expected: OtherPayload,
         besides: &[],
@@ -578,6 +608,49 @@ fn two_owners(scene: &mut Scene<'_>) -> Option<()> {
 fn effect_of_other(scene: &mut Scene<'_>) -> Option<()> {
     let of = scene.pick(|scene, attempt| attempt.is_failed("key-reused") && scene.knew(attempt))?;
     scene.act(&of, of.from + 100, &of.payload);
+    Some(())
+}
+
+fn effect_of_nobody(scene: &mut Scene<'_>) -> Option<()> {
+    let of = clean_execution(scene)?;
+    scene.act(&of, of.to + 100, "of nobody");
+    Some(())
+}
+
+fn other_succeeds(scene: &mut Scene<'_>) -> Option<()> {
+    scene.run.expect.has_releases = false;
+    let of = scene.pick(|scene, attempt| attempt.payload == "other" && scene.knew(attempt))?;
+    scene.act(&of, of.from + 10, &of.payload);
+    let (status, replayed) = (201, false);
+    scene.told(&of, Told::Ok { status, replayed });
+    Some(())
+}
+
+fn first_becomes_other(scene: &mut Scene<'_>) -> Option<()> {
+    scene.run.expect.has_releases = false;
+    let of = second_answer(scene)?;
+    scene.fails(&of, "key-reused");
+    Some(())
+}
+
+fn everybody_is_other(scene: &mut Scene<'_>) -> Option<()> {
+    scene.run.expect.has_releases = false;
+    let of = scene.pick(|scene, attempt| attempt.payload == "other" && scene.knew(attempt))?;
+    let record: Vec<Attempt> = scene.record(&of).into_iter().cloned().collect();
+    for attempt in &record {
+        if attempt.is_executed() {
+            scene.informs(attempt, "lost");
+        } else {
+            scene.fails(attempt, "key-reused");
+        }
+    }
+    Some(())
+}
+
+fn drop_second_effect(scene: &mut Scene<'_>) -> Option<()> {
+    let of = scene.pick(|_, attempt| attempt.is_executed() && attempt.from > 50_000 * SECOND)?;
+    let at = *scene.effects(&of).last()?;
+    scene.run.effects.effects.remove(at);
     Some(())
 }
 

@@ -17,6 +17,8 @@ mod good;
 mod once;
 mod random;
 
+use std::collections::BTreeSet;
+
 use good::Run;
 use hapax_check::evidence::{Event, Guarantee, History, judge};
 use proptest::prelude::*;
@@ -81,7 +83,7 @@ fn a_history_survives_its_file() {
 
 /// Applies a corruption to good histories of many seeds. Says where the judge does not name the guarantee that it
 /// breaks, or names one that it has nothing to do with.
-fn try_corruption(corruption: &Corruption) -> Option<String> {
+fn try_corruption(corruption: &Corruption, seen: &mut BTreeSet<&'static str>) -> Option<String> {
     const TIMES: u32 = 25;
     const SEEDS: u64 = 2_000;
     let (expected, besides) = (corruption.expected, corruption.besides);
@@ -100,6 +102,7 @@ fn try_corruption(corruption: &Corruption) -> Option<String> {
                 "HAPAX_SEED={seed}: {name}, which breaks {expected}:\n{verdict}"
             ));
         }
+        seen.extend(verdict.findings.iter().map(|finding| finding.what));
         applied += 1;
         if applied == TIMES {
             return None;
@@ -110,7 +113,11 @@ fn try_corruption(corruption: &Corruption) -> Option<String> {
 
 #[test]
 fn every_corruption_is_caught_and_named() {
-    let uncaught: Vec<String> = CORRUPTIONS.iter().filter_map(try_corruption).collect();
+    let mut seen = BTreeSet::new();
+    let tries = CORRUPTIONS
+        .iter()
+        .map(|corruption| try_corruption(corruption, &mut seen));
+    let uncaught: Vec<String> = tries.flatten().collect();
     assert!(uncaught.is_empty(), "{}", uncaught.join("\n"));
     assert!(CORRUPTIONS.len() >= 20);
     println!(
@@ -123,6 +130,31 @@ fn every_corruption_is_caught_and_named() {
             CORRUPTIONS.iter().any(is_meant),
             "nothing breaks {guarantee}"
         );
+    }
+    // Nothing that the judge can say is left untried.
+    let unseen: Vec<&str> = sentences().filter(|what| !seen.contains(what)).collect();
+    assert!(unseen.is_empty(), "no corruption shows {unseen:#?}");
+}
+
+/// Everything that the judge can find, from its source.
+fn sentences() -> impl Iterator<Item = &'static str> {
+    const SOURCES: [&str; 3] = [
+        include_str!("../../src/evidence/ends.rs"),
+        include_str!("../../src/evidence/mod.rs"),
+        include_str!("../../src/evidence/record.rs"),
+    ];
+    let lines = SOURCES.iter().flat_map(|source| source.lines());
+    let quoted = lines.filter_map(|line| line.trim().strip_prefix("let what = \""));
+    quoted.filter_map(|line| line.strip_suffix("\";"))
+}
+
+#[test]
+fn the_document_says_what_is_taken_for_evidence() {
+    let document = include_str!("../../../../docs/proof.md");
+    for guarantee in Guarantee::ALL {
+        let (number, name) = (guarantee.number(), guarantee.name());
+        let line = format!("| G{number} | {name} | {} |", guarantee.evidence());
+        assert!(document.contains(&line), "docs/proof.md lacks {line}");
     }
 }
 

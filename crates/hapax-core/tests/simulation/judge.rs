@@ -3,6 +3,7 @@
 use hapax_core::attempt::{Execution, Reply, ReplyContent, Ticket};
 use hapax_core::event::Outcome;
 use hapax_core::record::{Content, State};
+use hapax_core::settle::IdempotencyStatus;
 
 use crate::store::FakeStore;
 use crate::upstream::{Call, Plan};
@@ -19,6 +20,10 @@ pub(crate) enum Rule {
     OtherPayload,
     HonestUnknown,
     Liveness,
+    /// A record that is not settled is removed.
+    Retention,
+    /// A route that only observes does more, or less, than that (P6).
+    Observing,
     OneReply,
 }
 
@@ -41,6 +46,8 @@ pub(crate) struct Demands {
     pub(crate) is_frozen: bool,
     /// `on_unknown = { probe = … }`: an operation that had no effect, and will not, may run again.
     pub(crate) is_probing: bool,
+    /// The route only observes: every request is executed.
+    pub(crate) is_observing: bool,
     /// All requests are the same.
     pub(crate) is_one_request: bool,
 }
@@ -86,6 +93,9 @@ pub(crate) struct Judge {
     answer: Option<Final>,
     /// Whether an operator has said what the answer is.
     pub(crate) is_operated: bool,
+    /// How often the record has expired, and the first call after that.
+    pub(crate) epoch: u32,
+    first_call: usize,
 }
 
 /// The call that an operator's own answer stands for.
@@ -99,7 +109,19 @@ impl Judge {
             known: Known::Nothing,
             answer: None,
             is_operated: false,
+            epoch: 0,
+            first_call: 0,
         }
+    }
+
+    /// The record has expired after so many `calls`: whatever comes now is another operation.
+    pub(crate) fn begin_anew(&mut self, calls: usize) {
+        if calls > self.first_call {
+            self.first_call = calls;
+            self.epoch += 1;
+        }
+        self.answer = None;
+        self.known = Known::Nothing;
     }
 
     pub(crate) fn require(&mut self, holds: bool, rule: Rule, what: &'static str) {
@@ -124,12 +146,14 @@ impl Judge {
         let is_claimed = match execution.heartbeat {
             Some(_) if self.demands.is_closed => is_held,
             Some(_) => store.claims.contains(&ticket.claim),
+            None if self.demands.is_observing => true,
             None => !self.demands.is_safe && !has_met_record,
         };
         self.require(is_claimed, Rule::ClaimFirst, "executed without a claim");
         let may_ask = self.demands.is_probing;
         let is_first = calls
             .iter()
+            .skip(self.first_call)
             .all(|call| call.plan.is_harmless() || (may_ask && call.acts_at.is_none()));
         // A rejection that could not be recorded is forgotten by a probe: nothing had happened, and so it says.
         if may_ask
@@ -164,7 +188,17 @@ impl Judge {
 
     /// A client is being answered, in a history that had so many `faults` of the store.
     pub(crate) fn replies(&mut self, reply: &Reply, to: Client, faults: u32, calls: &[Call]) {
-        let answer = final_of(reply, to.call, calls);
+        if self.demands.is_observing {
+            let is_observed = reply.status == Some(IdempotencyStatus::Observed);
+            let is_executed = to.call.is_some() && is_observed;
+            let what = "answered without having executed";
+            self.require(is_executed, Rule::Observing, what);
+            return;
+        }
+        // What was read before the record expired may be said after that.
+        let answer = final_of(reply, to.call, calls).filter(|answer| {
+            answer.call == OPERATORS || usize::from(answer.call) >= self.first_call
+        });
         if let Some(answer) = answer {
             let is_recorded = to.has_settled || matches!(reply.content, ReplyContent::Stored(_));
             self.require(
@@ -257,9 +291,11 @@ impl Judge {
             .as_ref()
             .is_some_and(|held| matches!(held.record.state, State::Outstanding { .. }));
         self.require(!is_outstanding, Rule::Liveness, "something is outstanding");
-        let effects = calls.iter().filter(|call| call.has_acted).count();
+        let mut effects = calls.iter().filter(|call| call.has_acted);
+        let mut last = None;
+        let is_one = effects.all(|call| last.replace(call.epoch) != Some(call.epoch));
         self.require(
-            effects <= 1 || !self.demands.is_safe,
+            is_one || !self.demands.is_safe,
             Rule::OneEffect,
             "two effects",
         );

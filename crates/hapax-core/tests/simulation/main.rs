@@ -17,7 +17,7 @@ use store::Flaw;
 use world::{Tally, run, run_traced};
 
 /// Histories of a normal run, spread over the tests so that they run side by side.
-const HISTORIES: u64 = 100_000;
+const HISTORIES: u64 = 2_000_000;
 /// A control that is not caught in so many histories is not caught.
 const CONTROL_HISTORIES: u64 = 20_000;
 
@@ -26,10 +26,11 @@ fn from_environment(name: &str) -> Option<u64> {
 }
 
 /// Runs the histories of a part of the seeds and adds up what was in them.
-fn sum(part: u64) -> Tally {
+fn check_all(part: u64) {
     if let Some(seed) = from_environment("HAPAX_SEED") {
         let result = run_traced(seed, Fault::None);
         assert!(result.is_ok(), "seed {seed}: {result:?}");
+        return;
     }
     let count = HISTORIES / 2 * from_environment("HAPAX_CAMPAIGN").unwrap_or(1);
     let mut sum = Tally::default();
@@ -51,6 +52,9 @@ fn sum(part: u64) -> Tally {
         sum.resolved += tally.resolved;
         sum.probed_happened += tally.probed_happened;
         sum.probed_absent += tally.probed_absent;
+        sum.restarts += tally.restarts;
+        sum.expired += tally.expired;
+        sum.observed += tally.observed;
     }
     #[allow(clippy::print_stdout, reason = "N beside every zero")]
     {
@@ -67,20 +71,22 @@ fn sum(part: u64) -> Tally {
         (sum.resolved, count / 100),
         (sum.probed_happened, count / 100),
         (sum.probed_absent, count / 500),
+        (sum.restarts, count / 20),
+        (sum.expired, count / 50),
+        (sum.observed, count / 20),
     ] {
         assert!(what >= least, "too little happened: {sum:?}");
     }
-    sum
 }
 
 #[test]
 fn no_history_breaks_a_guarantee_even_seeds() {
-    sum(0);
+    check_all(0);
 }
 
 #[test]
 fn no_history_breaks_a_guarantee_odd_seeds() {
-    sum(1);
+    check_all(1);
 }
 
 /// Runs histories with something broken on purpose until the judge says `expected`; what else
@@ -146,4 +152,19 @@ fn a_route_that_fails_open_is_caught() {
 #[test]
 fn a_probe_that_frees_the_key_while_the_first_request_may_be_on_its_way_is_caught() {
     check_caught(Fault::ProbesWithoutFence, Rule::OneEffect);
+}
+
+#[test]
+fn a_restart_that_frees_keys_is_caught() {
+    check_caught(Fault::Store(Flaw::RestartFreesClaims), Rule::OneEffect);
+}
+
+#[test]
+fn a_sweep_of_unsettled_records_is_caught() {
+    check_caught(Fault::Store(Flaw::SweepsUnsettled), Rule::OneEffect);
+}
+
+#[test]
+fn a_route_that_observes_and_refuses_is_caught() {
+    check_caught(Fault::Enforces, Rule::Observing);
 }

@@ -4,11 +4,12 @@ use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use hapax_core::attempt::{Input, Step};
-use hapax_core::record::{ClaimId, Content, Held, Record, State, StoredResponse};
+use hapax_core::record::{ClaimId, Content, Held, Record, State, StoredResponse, UnknownReason};
 use hapax_core::store::{Insert, StoreError, Write};
 use hapax_core::time::Timestamp;
 
 use crate::random::Random;
+use crate::setting::RETENTION;
 
 /// What is wrong with the store on purpose: each must be caught.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,6 +29,10 @@ pub(crate) enum Flaw {
     SettlementIsForgotten,
     /// Claims that are acknowledged and not kept.
     ClaimIsForgotten,
+    /// A restart that gives the keys of interrupted claims back.
+    RestartFreesClaims,
+    /// A sweep that looks at the age of a record and not at its state.
+    SweepsUnsettled,
 }
 
 pub(crate) struct FakeStore {
@@ -97,6 +102,47 @@ impl FakeStore {
         while let Some(at) = self.in_flight.iter().position(|(due, ..)| *due <= now) {
             let (.., operation) = self.in_flight.swap_remove(at);
             self.apply(operation);
+        }
+        if self.flaw == Flaw::SweepsUnsettled
+            && self.held.as_ref().is_some_and(|held| {
+                self.at().since(held.written_at) >= held.record.retention.min(RETENTION)
+            })
+        {
+            self.held = None;
+            self.version += 1;
+        }
+    }
+
+    /// The process ends with what was in flight, some of which had arrived, and another one finds its claims (P16).
+    pub(crate) fn restart(&mut self, random: &mut Random) {
+        self.down_until = self.now;
+        for (.., operation) in std::mem::take(&mut self.in_flight) {
+            if random.once_in(2) {
+                self.apply(operation);
+            }
+        }
+        let now = self.at();
+        if let Some(held) = &mut self.held
+            && matches!(held.record.state, State::Outstanding { .. })
+        {
+            held.record.state = State::Unknown {
+                reason: UnknownReason::Restarted,
+                response: None,
+            };
+            held.written_at = now;
+            self.version += 1;
+            if self.flaw == Flaw::RestartFreesClaims {
+                self.held = None;
+            }
+        }
+    }
+
+    /// Takes the record away if it has expired.
+    pub(crate) fn sweep(&mut self) {
+        let now = self.at();
+        if self.held.as_ref().is_some_and(|held| held.is_expired(now)) {
+            self.held = None;
+            self.version += 1;
         }
     }
 

@@ -66,6 +66,8 @@ pub(crate) struct Call {
     /// When the effect happens.
     pub(crate) acts_at: Option<u64>,
     pub(crate) has_acted: bool,
+    /// How often the record had expired before.
+    pub(crate) epoch: u32,
     /// When the answer, or the failure, is there.
     pub(crate) answers_at: u64,
 }
@@ -98,6 +100,7 @@ impl Call {
             request,
             acts_at: plan.has_effect().then_some(acts_at),
             has_acted: false,
+            epoch: 0,
             answers_at,
         }
     }

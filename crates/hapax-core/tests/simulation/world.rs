@@ -19,7 +19,7 @@ use hapax_core::time::Timestamp;
 
 use crate::judge::{Client, Judge, Known, Rule, Violation};
 use crate::random::Random;
-use crate::setting::{Fault, LEASE, Setting, UPSTREAM_TIMEOUT};
+use crate::setting::{Fault, LEASE, RETENTION, RETENTION_MS, Setting, UPSTREAM_TIMEOUT};
 use crate::store::{FakeStore, Flaw, MAX_LATENESS};
 use crate::upstream::{Call, Plan};
 
@@ -80,7 +80,11 @@ pub(crate) struct World {
     store: FakeStore,
     judge: Judge,
     calls: Vec<Call>,
-    actors: Vec<Actor>,
+    #[allow(
+        clippy::vec_box,
+        reason = "they are large and change places with every turn"
+    )]
+    actors: Vec<Box<Actor>>,
     completer: Option<Completer>,
     completions: u8,
     probes: Probes,
@@ -109,6 +113,9 @@ pub(crate) struct Tally {
     pub(crate) resolved: u64,
     pub(crate) probed_happened: u64,
     pub(crate) probed_absent: u64,
+    pub(crate) restarts: u64,
+    pub(crate) expired: u64,
+    pub(crate) observed: u64,
 }
 
 /// Runs the history of `seed`.
@@ -174,6 +181,8 @@ impl World {
         tally.resolved = u64::from(self.judge.is_operated);
         tally.probed_happened = self.probes.happened;
         tally.probed_absent = self.probes.absent;
+        tally.expired = u64::from(self.judge.epoch);
+        tally.observed = u64::from(self.setting.demands.is_observing) * tally.calls;
         Ok(tally)
     }
 
@@ -194,6 +203,7 @@ impl World {
         let is_excused = was_down
             || self.setting.is_frozen
             || self.setting.is_crashing
+            || self.setting.is_restarting
             || !self.store.is_ordered;
         let is_harmless = self.calls.iter().all(|call| call.plan.is_harmless());
         let is_false = self.setting.demands.is_safe
@@ -220,35 +230,97 @@ impl World {
 
     /// One thing happens.
     fn turn(&mut self, tally: &mut Tally) {
-        let count = self.actors.len() as u64;
-        let choice = self.random.below(count + 2);
-        if let Some(at) = usize::try_from(choice).ok().filter(|_| choice < count) {
-            if self.setting.is_crashing && !self.is_calm && self.random.once_in(40) {
-                self.actors.swap_remove(at);
-            } else if self.is_ready(at) {
-                tally.steps += 1;
-                self.act(at);
-            }
-        } else if choice == count && self.arrived < self.setting.attempts {
+        let ready = self.ready();
+        let count = u64::from(ready.count_ones());
+        let may_arrive = self.arrived < self.setting.attempts;
+        let choice = self.random.below(count + 1 + u64::from(may_arrive));
+        if choice < count {
+            tally.steps += 1;
+            self.act(nth(ready, choice));
+        } else if choice > count && self.random.once_in(2) {
             // Some come together, some long after the first.
-            if self.random.once_in(3) {
-                self.arrive();
-            }
-        } else if self.setting.has_operator && !self.is_calm && self.random.once_in(4) {
+            self.arrive();
+        } else if self.is_calm || !self.befalls(tally) {
+            self.pass_time(count > 0);
+        }
+    }
+
+    /// Something comes upon the world, perhaps.
+    fn befalls(&mut self, tally: &mut Tally) -> bool {
+        let setting = &self.setting;
+        if setting.is_crashing && !self.actors.is_empty() && self.random.once_in(18) {
+            let count = self.actors.len() as u64;
+            let at = usize::try_from(self.random.below(count)).unwrap_or_default();
+            self.actors.swap_remove(at);
+        } else if setting.is_restarting && self.random.once_in(40) {
+            tally.restarts += 1;
+            self.restart();
+        } else if setting.has_operator && self.random.once_in(4) {
             self.resolve();
-        } else if self.setting.is_probing && !self.is_calm && self.random.once_in(4) {
+        } else if setting.is_probing && self.random.once_in(4) {
             self.complete_in_background();
-        } else if self.setting.has_outages && !self.is_calm && self.random.once_in(30) {
-            let outage = self.random.between(10, 2 * LEASE);
+        } else if setting.has_outages && self.random.once_in(25) {
+            let longest = if self.random.once_in(4) {
+                2 * LEASE
+            } else {
+                LEASE / 20
+            };
+            let outage = self.random.between(10, longest);
             self.store.down_until = self.store.now + outage;
             self.store.downtime += outage;
         } else {
-            self.pass_time();
+            return false;
+        }
+        true
+    }
+
+    /// The process ends, and begins again on the same store (P16).
+    fn restart(&mut self) {
+        self.actors.clear();
+        self.completer = None;
+        self.store.restart(&mut self.random);
+    }
+
+    /// Who could do something at once: a bit for each actor.
+    fn ready(&self) -> u32 {
+        let mut ready = 0;
+        for (at, actor) in self.actors.iter().enumerate() {
+            ready |= u32::from(self.is_ready(actor)) << at;
+        }
+        ready
+    }
+
+    /// Retention ends: nobody is owed the answer any more (G11), and when its tombstone is gone, too, the key means
+    /// another operation.
+    fn expire(&mut self) {
+        let now = self.store.at();
+        let Some(held) = &self.store.held else { return };
+        if held.retained_until().is_none_or(|until| now < until) {
+            return;
+        }
+        let is_settled = matches!(held.record.state, State::Completed(_) | State::Rejected(_));
+        self.judge.require(
+            is_settled && now.since(held.written_at) >= RETENTION,
+            Rule::Retention,
+            "a record that is not settled expires",
+        );
+        self.judge.known = Known::Nothing;
+        for actor in &mut self.actors {
+            actor.knew = Known::Nothing;
+        }
+        if held.is_expired(now) {
+            self.judge.begin_anew(self.calls.len());
+            if self.random.once_in(3) {
+                self.store.sweep();
+            }
         }
     }
 
     fn arrive(&mut self) {
         self.arrived += 1;
+        if self.setting.is_expiring {
+            self.expire();
+        }
         let request = match &self.store.held {
             // Only the same request finds out that a lease has run out.
             Some(held) if self.is_calm => held.record.fingerprint.digest[0],
@@ -275,7 +347,7 @@ impl World {
             trace: None,
             asked_by: None,
         };
-        self.actors.push(Actor {
+        self.actors.push(Box::new(Actor {
             attempt: Attempt::new(ticket),
             request,
             arrived: self.store.now,
@@ -287,7 +359,7 @@ impl World {
             replies: 0,
             has_settled: false,
             is_stale: false,
-        });
+        }));
     }
 
     /// An operator finds out what happened and writes it down.
@@ -324,7 +396,7 @@ impl World {
             settlement: settlement_of(status),
             headers: HeaderMap::new(),
             content: Content::Stored(Bytes::copy_from_slice(&[id])),
-            is_first_under_way: is_seen && self.actors.iter().any(is_waited_for),
+            is_first_under_way: is_seen && self.actors.iter().any(|actor| is_waited_for(actor)),
         })
     }
 
@@ -366,16 +438,16 @@ impl World {
         let _ = self.store.perform(seal, step, &mut self.random);
     }
 
-    fn is_ready(&self, at: usize) -> bool {
+    fn is_ready(&self, actor: &Actor) -> bool {
         let now = self.store.now;
-        self.actors.get(at).is_some_and(|actor| match &actor.doing {
+        match &actor.doing {
             Doing::Perform(_) | Doing::Deliver(_) => true,
             Doing::Sleep { until, seen } => {
                 *until <= now || seen.is_some_and(|version| version != self.store.version)
             }
             Doing::Upstream(upstream) => self.next_due(upstream).is_some_and(|due| due <= now),
             Doing::Probe { until, .. } => *until <= now,
-        })
+        }
     }
 
     /// When the next thing comes from a call.
@@ -391,11 +463,12 @@ impl World {
             .min()
     }
 
-    fn pass_time(&mut self) {
+    fn pass_time(&mut self, is_busy: bool) {
         let now = self.store.now;
-        let is_busy = (0..self.actors.len()).any(|at| self.is_ready(at));
         let to = if self.setting.is_frozen && !self.is_calm && self.random.once_in(12) {
             now + self.random.between(1_000, 2 * LEASE)
+        } else if self.setting.is_expiring && self.actors.is_empty() && self.random.once_in(3) {
+            now + self.random.between(1_000, 2 * RETENTION_MS)
         } else if is_busy {
             now + self.random.below(30)
         } else {
@@ -413,6 +486,11 @@ impl World {
     fn advance_to(&mut self, now: u64) {
         for call in &mut self.calls {
             call.has_acted |= call.acts_at.is_some_and(|at| at <= now);
+        }
+        self.store.now = now;
+        // Before late writes arrive, which may take the place of what has expired.
+        if self.setting.is_expiring {
+            self.expire();
         }
         self.store.advance_to(now);
     }
@@ -507,7 +585,7 @@ impl World {
             }),
             Step::Wait(_) if self.random.once_in(10) => Some(Doing::Deliver(Input::WaitRefused)),
             Step::Wait(time) => Some(Doing::Sleep {
-                until: now + millis(time).min(300),
+                until: now + millis(time).min(2_000),
                 seen: Some(self.store.version),
             }),
             Step::Pause(time) => Some(Doing::Sleep {
@@ -568,7 +646,8 @@ impl World {
         let plan = Plan::random(&mut self.random, self.setting.is_troubled && !self.is_calm);
         let times = if self.fault == Fault::SentTwice { 2 } else { 1 };
         for _ in 0..times {
-            let call = Call::new(plan, actor.request, now, is_slow, &mut self.random);
+            let mut call = Call::new(plan, actor.request, now, is_slow, &mut self.random);
+            call.epoch = self.judge.epoch;
             self.calls.push(call);
         }
         let upstream = Upstream {
@@ -600,6 +679,14 @@ fn has_met_record(input: &Input) -> bool {
 fn print_step(now: u64, actor: &Actor, said: &str, step: &Step) {
     let claim = actor.attempt.ticket().claim;
     println!("{now} {claim:?} {said}\n    -> {step:?}");
+}
+
+/// The position of the `n`th set bit, from 0.
+fn nth(mut bits: u32, n: u64) -> usize {
+    for _ in 0..n {
+        bits &= bits - 1;
+    }
+    bits.trailing_zeros() as usize
 }
 
 fn millis(time: Duration) -> u64 {
