@@ -115,6 +115,9 @@ const RULES: [Rule; 10] = [
             "thiserror",
             "tokio",
             "tokio-rustls",
+            // For campaigns alone, behind their feature.
+            "clap",
+            "rustix",
             "toml",
         ]),
     },
@@ -163,7 +166,7 @@ const RULES: [Rule; 10] = [
 ];
 
 /// Features that exist for tests and must not be in a product.
-const TEST_FEATURES: [&str; 2] = ["conformance", "fault-injection"];
+const TEST_FEATURES: [&str; 3] = ["campaign", "conformance", "fault-injection"];
 
 /// Dependencies that break the rules. `metadata` is what `cargo metadata --no-deps` prints.
 ///

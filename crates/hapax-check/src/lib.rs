@@ -8,6 +8,8 @@
 //! Keys, payloads, order and cut points come from one seed.
 
 mod answer;
+#[cfg(feature = "campaign")]
+pub mod campaign;
 mod count;
 mod drive;
 pub mod evidence;

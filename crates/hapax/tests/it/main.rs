@@ -25,6 +25,7 @@ mod answers;
 mod at_once;
 mod battery;
 mod browsing;
+mod campaign;
 mod carriers;
 mod check;
 mod clocks;
