@@ -3,6 +3,8 @@
 //! - `memory`: [`MemoryStore`], for tests and trials; forgets everything when it ends,
 //! - `embedded`: [`EmbeddedStore`], a directory on a local disk, durable,
 //! - `postgres`: [`PostgresStore`], shared by several gateways, durable (feature `postgres`),
+//! - `redis`: [`RedisStore`], shared by several gateways, as durable as its servers (feature
+//!   `redis`),
 //! - [`AnyStore`]: the one of them that the configuration names,
 //! - `conformance`: the suite that every store passes,
 //! - `faulty`: a decorator that fails by a script (feature `fault-injection`).
@@ -22,7 +24,9 @@ mod limits;
 mod memory;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(feature = "postgres")]
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod shared;
 
 pub use any::AnyStore;
@@ -40,3 +44,5 @@ pub use memory::MemoryStore;
 pub use postgres::{
     Migrated, PostgresError, PostgresOptions, PostgresStore, migrate as migrate_postgres,
 };
+#[cfg(feature = "redis")]
+pub use redis::{RedisOptions, RedisReport, RedisStore, RedisStoreError};

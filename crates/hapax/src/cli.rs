@@ -9,7 +9,7 @@ use std::process::ExitCode;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use hapax_core::store::StoreError;
-use hapax_store::{OpenError, PostgresError};
+use hapax_store::{OpenError, PostgresError, RedisStoreError};
 
 use crate::config::{self, ConfigError, Diagnostic, Flags, Loaded, Origins, Sources};
 use crate::demo::{self, ChildError, ChildShop, DemoError, DemoOptions};
@@ -319,12 +319,14 @@ fn of_store(failure: &StoreFailure) -> Exit {
             source: OpenError::Damaged { .. } | OpenError::Version { .. },
             ..
         }
-        | StoreFailure::Postgres(PostgresError::Newer { .. } | PostgresError::Secret) => {
-            Exit::StoreDamaged
-        }
+        | StoreFailure::Postgres(PostgresError::Newer { .. } | PostgresError::Secret)
+        | StoreFailure::Redis(
+            RedisStoreError::Newer(_) | RedisStoreError::Damaged | RedisStoreError::Mixed,
+        ) => Exit::StoreDamaged,
         StoreFailure::UrlFile { .. }
         | StoreFailure::Url { .. }
         | StoreFailure::NothingToMigrate(_)
+        | StoreFailure::Redis(RedisStoreError::Url)
         | StoreFailure::Postgres(PostgresError::Url(_)) => Exit::Configuration,
         _ => Exit::Unreachable,
     }

@@ -383,6 +383,7 @@ fn announce(gateway: &str, admin: &str, layer: &HapaxLayer<AnyStore>) -> Result<
         version = env!("CARGO_PKG_VERSION"),
         kind = layer.store().kind(),
         store = durability,
+        at_failover = layer.store().at_failover(),
         "ready"
     );
     let mut stdout = std::io::stdout().lock();
