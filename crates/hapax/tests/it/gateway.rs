@@ -21,6 +21,7 @@ pub(crate) struct Setup {
     pub(crate) config: String,
     pub(crate) data: PathBuf,
     pub(crate) file: PathBuf,
+    pub(crate) environment: Vec<(String, String)>,
 }
 
 impl Setup {
@@ -40,6 +41,7 @@ impl Setup {
             .args(["--upstream", &self.upstream])
             .arg("--store")
             .arg(&self.data)
+            .envs(self.environment.iter().cloned())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
@@ -163,6 +165,16 @@ impl Gateway {
         config: &str,
         data: Option<&Path>,
     ) -> Result<Self, Refused> {
+        Self::try_start_with(upstream, config, data, &[])
+    }
+
+    /// With environment variables.
+    pub(crate) fn try_start_with(
+        upstream: &str,
+        config: &str,
+        data: Option<&Path>,
+        environment: &[(&str, &str)],
+    ) -> Result<Self, Refused> {
         let folder = tempfile::tempdir().expect("a temporary directory");
         let own = folder.path().join("data");
         let setup = Setup {
@@ -170,6 +182,10 @@ impl Gateway {
             config: config.to_owned(),
             data: data.map_or(own, Path::to_path_buf),
             file: folder.path().join("hapax.toml"),
+            environment: environment
+                .iter()
+                .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()))
+                .collect(),
         };
         let process = Some(Process::start(&setup)?);
         Ok(Self {

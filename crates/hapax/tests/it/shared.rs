@@ -12,18 +12,20 @@ use rustix::process::Signal;
 use crate::client::{Answer, Connection, post};
 use crate::gateway::Gateway;
 use crate::operator::{act, completed, the_record};
+use crate::redis_servers::RedisServer;
 use crate::servers::PostgresServer;
 use crate::support::{Gate, campaign, eventually};
 use crate::upstream::{Act, Upstream, created};
 
 const CALLERS: usize = 200;
-const CYCLES: usize = 5;
 /// How soon after a server's return a gateway must work again.
 const RECOVERY: Duration = Duration::from_secs(5);
 
 /// A server that gateways share.
 trait Server {
     const KIND: &'static str;
+    /// How often it is restarted under load.
+    const CYCLES: usize;
     fn ready() -> Self;
     fn url(&self) -> String;
     fn crash(&mut self);
@@ -33,6 +35,7 @@ trait Server {
 
 impl Server for PostgresServer {
     const KIND: &'static str = "postgres";
+    const CYCLES: usize = 5;
 
     fn ready() -> Self {
         let server = Self::start();
@@ -51,6 +54,27 @@ impl Server for PostgresServer {
     fn go_on(&mut self) {
         Self::go_on(self, &[]);
         wait_until_migrated(&Self::url(self));
+    }
+}
+
+impl Server for RedisServer {
+    const KIND: &'static str = "redis";
+    const CYCLES: usize = 20;
+
+    fn ready() -> Self {
+        Self::start()
+    }
+
+    fn url(&self) -> String {
+        Self::url(self)
+    }
+
+    fn crash(&mut self) {
+        Self::crash(self);
+    }
+
+    fn go_on(&mut self) {
+        Self::go_on(self);
     }
 }
 
@@ -226,7 +250,7 @@ fn restarts_of_the_server_under_load_lose_nothing_and_double_nothing<S: Server>(
         gateway(&server, &upstream, config),
     ];
     let (mut keys, mut acknowledged) = (0, 0);
-    for cycle in 0..CYCLES * campaign() {
+    for cycle in 0..S::CYCLES * campaign() {
         let is_over = Mutex::new(false);
         let sent: HashMap<_, _> = thread::scope(|scope| {
             let callers: Vec<_> = (0..8)
@@ -275,9 +299,9 @@ fn restarts_of_the_server_under_load_lose_nothing_and_double_nothing<S: Server>(
     eprintln!(
         "{}: {} restarts of the server, 0 second effects of {keys} keys, 0 of {acknowledged} answers lost",
         S::KIND,
-        CYCLES * campaign()
+        S::CYCLES * campaign()
     );
-    assert!(acknowledged > CYCLES * 50, "only {acknowledged}");
+    assert!(acknowledged > S::CYCLES * 50, "only {acknowledged}");
 }
 
 macro_rules! on {
@@ -298,6 +322,18 @@ on! {
     without_postgresql_a_gateway_executes_nothing_and_recovers =
         without_its_server_a_gateway_executes_nothing_and_recovers,
     restarts_of_postgresql_under_load_lose_nothing_and_double_nothing =
+        restarts_of_the_server_under_load_lose_nothing_and_double_nothing,
+}
+
+on! {
+    RedisServer:
+    on_redis_two_hundred_duplicates_over_three_gateways_execute_once =
+        two_hundred_duplicates_over_three_gateways_execute_once,
+    on_redis_a_gateway_that_froze_past_its_lease_does_not_write_any_more =
+        a_gateway_that_froze_past_its_lease_does_not_write_any_more,
+    without_redis_a_gateway_executes_nothing_and_recovers =
+        without_its_server_a_gateway_executes_nothing_and_recovers,
+    restarts_of_redis_under_load_lose_nothing_and_double_nothing =
         restarts_of_the_server_under_load_lose_nothing_and_double_nothing,
 }
 
