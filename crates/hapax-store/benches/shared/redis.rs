@@ -1,7 +1,7 @@
 //! The store in Redis beside a loop of `SET NX` and `SET` of as many bytes on the same server.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use hapax_core::store::Store;
 use hapax_store::conformance::sample;

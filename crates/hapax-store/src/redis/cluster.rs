@@ -235,7 +235,7 @@ impl Cluster {
                 return Err(failure);
             }
         };
-        if waits && !has_reached(replicas, values.next()) {
+        if waits && !has_reached(replicas, values.next().as_ref()) {
             server.doubts.fetch_add(1, Ordering::AcqRel);
             return Err(Failure::TooFewReplicas);
         }
@@ -271,7 +271,7 @@ impl Cluster {
         barrier.cmd("SET").arg(partition.mark()).arg(mark).arg("XX");
         barrier.add_command(self.wait());
         let (values, _) = server.exchange(&barrier).await?;
-        if !has_reached(self.setup.options.replicas, values.into_iter().nth(1)) {
+        if !has_reached(self.setup.options.replicas, values.get(1)) {
             return Err(Failure::TooFewReplicas);
         }
         server.resolved.fetch_max(doubts, Ordering::AcqRel);
@@ -380,8 +380,8 @@ impl Map {
 }
 
 /// Whether a `WAIT` says that enough replicas have everything.
-fn has_reached(replicas: u32, answer: Option<Value>) -> bool {
-    matches!(answer, Some(Value::Int(count)) if count >= i64::from(replicas))
+fn has_reached(replicas: u32, answer: Option<&Value>) -> bool {
+    matches!(answer, Some(Value::Int(count)) if *count >= i64::from(replicas))
 }
 
 /// First and last slot, and the primary's host (where it has another than the one we asked) and

@@ -72,7 +72,7 @@ impl Answer {
     /// The record behind the instant.
     pub(super) fn held(self, keys: &HashKeys, key: &RecordKey) -> Result<Held, StoreError> {
         match self.rest.into_iter().next() {
-            Some(Value::BulkString(bytes)) => held(keys, key, Bytes::from(bytes)),
+            Some(Value::BulkString(bytes)) => held(keys, key, &Bytes::from(bytes)),
             _ => Err(strange()),
         }
     }
@@ -87,7 +87,7 @@ pub(super) fn members_of(value: Value) -> Result<Vec<Vec<u8>>, StoreError> {
 }
 
 /// A record's string, which the script has found to have a whole head.
-fn held(keys: &HashKeys, key: &RecordKey, string: Bytes) -> Result<Held, StoreError> {
+fn held(keys: &HashKeys, key: &RecordKey, string: &Bytes) -> Result<Held, StoreError> {
     let cut = StoreError::Damaged { what: "cut short" };
     if string.len() < HEAD {
         return Err(cut);
@@ -95,9 +95,9 @@ fn held(keys: &HashKeys, key: &RecordKey, string: Bytes) -> Result<Held, StoreEr
     let value = string.slice(HEAD..);
     let (Some(claim), Some(claimed_at), Some(written_at), Some(expires_at)) = (
         string.get(2..18),
-        instant(&string, 18),
-        instant(&string, 26),
-        instant(&string, 34),
+        instant(string, 18),
+        instant(string, 26),
+        instant(string, 34),
     ) else {
         return Err(cut);
     };

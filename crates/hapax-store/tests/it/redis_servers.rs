@@ -5,12 +5,15 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::Child;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::servers::{GUARD, as_somebody, begin, end};
 
-/// How long a server may take to start, or a cluster to find together.
+/// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often, and how many times, something is looked at that nothing announces: for half a minute.
+const LOOK_EVERY: Duration = Duration::from_millis(15);
+const LOOKS: usize = 2_000;
 
 /// What makes a server durable.
 const DURABLE: [&str; 6] = [
@@ -105,14 +108,13 @@ pub(crate) fn free_port() -> u16 {
 
 /// Asks until there is an answer.
 pub(crate) fn eventually<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
-    let deadline = Instant::now() + PATIENCE;
-    loop {
+    for _ in 0..LOOKS {
         if let Some(answer) = ask() {
             return answer;
         }
-        assert!(Instant::now() < deadline, "it never came: {what}");
-        std::thread::park_timeout(Duration::from_millis(15));
+        std::thread::park_timeout(LOOK_EVERY);
     }
+    panic!("it never came: {what}");
 }
 
 /// A connection that sends one command after the other.
