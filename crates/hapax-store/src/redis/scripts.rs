@@ -41,107 +41,110 @@ const FOUND_DAMAGED: &str = "2000000000000000";
 /// Lets a script write where the server's memory is used up: it settles a claim, or makes room.
 const MAY_EXCEED_MEMORY: &str = "#!lua flags=allow-oom\n";
 
-/// Reads a head. `KEYS` of a record's script: record, mark, index, unknown.
+/// Numbers go to commands as they are: Redis writes whole ones with all their digits.
 const HEAD: &str = "
 local clock = {clock}
-local function check(key, head)
-    return string.sub(redis.sha1hex(key .. head), 1, 8)
-end
-local function heading(key)
-    local raw = redis.call('GETRANGE', key, 0, 49)
-    if raw == '' then return nil end
-    if #raw < 50 or string.sub(raw, 43, 50) ~= check(key, string.sub(raw, 1, 42)) then
-        return nil, true
-    end
-    local version, state, claim, claimed, written, expires = struct.unpack('>BBc16I8I8I8', raw)
-    if version ~= 1 then return nil, true end
-    return { state = state, claim = claim, claimed = claimed, written = written, expires = expires }
-end
 ";
 
-/// Judges the record of a script.
+/// Judges the record of a script. `KEYS`: record, mark, index, unknown.
+///
+/// Written without functions and tables, which would be made anew in every call.
 const RECORD: &str = "
-local held, damaged = heading(KEYS[1])
-if damaged then return {ARGV[1], 2, clock} end
-local now = clock
-local live = held and (held.expires == 0 or held.expires > clock)
-if live and held.written > now then now = held.written end
-";
-
-/// Writes a record over `held`.
-const PUT: &str = "
-local function put(state, claim, claimed, lifetime, value)
-    local expires, member = 0, string.sub(KEYS[1], -16)
-    if lifetime ~= '' then expires = now + tonumber(lifetime) end
-    local head = struct.pack('>BBc16I8I8I8', 1, state, claim, claimed, now, expires)
-    head = head .. check(KEYS[1], head)
-    if expires == 0 then
-        redis.call('SET', KEYS[1], head .. value)
-        if not held or held.state ~= 0 then redis.call('ZADD', KEYS[3], '{outstanding}', member) end
-    else
-        redis.call('SET', KEYS[1], head .. value, 'PX', string.format('%.0f', expires - now + 86400000))
-        redis.call('ZADD', KEYS[3], string.format('%.0f', expires), member)
+local key, member = KEYS[1], string.sub(KEYS[1], -16)
+local raw = redis.call('GETRANGE', key, 0, 49)
+local version, state, claim, claimed, written, expires
+if raw ~= '' then
+    if #raw < 50 or string.sub(raw, 43) ~= string.sub(redis.sha1hex(key .. string.sub(raw, 1, 42)), 1, 8) then
+        return {ARGV[1], 2, clock}
     end
-    if state == 3 then
-        redis.call('ZADD', KEYS[4], string.format('%.0f', now), member)
-    elseif held and held.state == 3 then
-        redis.call('ZREM', KEYS[4], member)
-    end
+    version, state, claim, claimed, written, expires = struct.unpack('>BBc16I8I8I8', raw)
+    if version ~= 1 then return {ARGV[1], 2, clock} end
 end
+local now = clock
+local live = state and (expires == 0 or expires > clock)
+if live and written > now then now = written end
 ";
 
-/// `ARGV`: call, mark, claim, state, lifetime, value.
+/// Writes a record over what was there. `ARGV` from the third on: claim, state, lifetime, value.
+const PUT: &str = "
+local to, till = tonumber(ARGV[4]), 0
+if ARGV[5] ~= '' then till = now + tonumber(ARGV[5]) end
+local head = struct.pack('>BBc16I8I8I8', 1, to, ARGV[3], since, now, till)
+local value = head .. string.sub(redis.sha1hex(key .. head), 1, 8) .. ARGV[6]
+if till == 0 then
+    redis.call('SET', key, value)
+    if state ~= 0 then redis.call('ZADD', KEYS[3], '{outstanding}', member) end
+else
+    redis.call('SET', key, value, 'PX', till - now + 86400000)
+    redis.call('ZADD', KEYS[3], till, member)
+end
+if to == 3 then
+    redis.call('ZADD', KEYS[4], now, member)
+elseif state == 3 then
+    redis.call('ZREM', KEYS[4], member)
+end
+return {ARGV[1], 1, now}";
+
+/// `ARGV`: call, mark, claim, state, lifetime, value. Goes on with [`PUT`].
 const INSERT: &str = "
 if redis.call('GET', KEYS[2]) ~= ARGV[2] then return {ARGV[1], 3, clock} end
-if live then return {ARGV[1], 0, now, redis.call('GET', KEYS[1])} end
-put(tonumber(ARGV[4]), ARGV[3], now, ARGV[5], ARGV[6])
-return {ARGV[1], 1, now}";
+if live then return {ARGV[1], 0, now, redis.call('GET', key)} end
+local since = now
+";
 
-/// `ARGV`: call, expected claim, claim, state, lifetime, value.
+/// `ARGV`: call, expected claim, claim, state, lifetime, value. Goes on with [`PUT`].
 const REPLACE: &str = "
-if not live or held.claim ~= ARGV[2] then return {ARGV[1], 0, now} end
-local claimed = now
-if ARGV[3] == held.claim then claimed = held.claimed end
-put(tonumber(ARGV[4]), ARGV[3], claimed, ARGV[5], ARGV[6])
-return {ARGV[1], 1, now}";
+if not live or claim ~= ARGV[2] then return {ARGV[1], 0, now} end
+local since = now
+if ARGV[3] == claim then since = claimed end
+";
 
 /// `ARGV`: call, expected claim.
 const REMOVE: &str = "
-if not live or held.claim ~= ARGV[2] then return {ARGV[1], 0, now} end
-redis.call('DEL', KEYS[1])
-redis.call('ZREM', KEYS[3], string.sub(KEYS[1], -16))
-redis.call('ZREM', KEYS[4], string.sub(KEYS[1], -16))
+if not live or claim ~= ARGV[2] then return {ARGV[1], 0, now} end
+redis.call('DEL', key)
+redis.call('ZREM', KEYS[3], member)
+redis.call('ZREM', KEYS[4], member)
 return {ARGV[1], 1, now}";
 
 /// `ARGV`: call.
 const READ: &str = "
-if live then return {ARGV[1], 0, now, redis.call('GET', KEYS[1])} end
+if live then return {ARGV[1], 0, now, redis.call('GET', key)} end
 return {ARGV[1], 1, now}";
 
 /// What a sweep may remove. `KEYS`: index. `ARGV`: call, how many at most. Answers with the size
 /// of the index and the record keys.
 const DUE: &str = "
-local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', string.format('%.0f', clock), 'LIMIT', 0, ARGV[2])
+local due = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', clock, 'LIMIT', 0, ARGV[2])
 return {ARGV[1], 1, clock, redis.call('ZCARD', KEYS[1]), due}";
 
 /// Removes those of some records that have expired, and index entries that have no record.
 /// `KEYS`: index, unknown, records. `ARGV`: call. Answers with how many it removed.
 const DROP: &str = "
+local function expiry(key)
+    local raw = redis.call('GETRANGE', key, 0, 49)
+    if raw == '' then return nil, false end
+    local head = string.sub(raw, 1, 42)
+    if #raw < 50 or string.sub(raw, 43) ~= string.sub(redis.sha1hex(key .. head), 1, 8) then return nil, true end
+    local version, _, _, _, _, expires = struct.unpack('>BBc16I8I8I8', raw)
+    if version ~= 1 then return nil, true end
+    return expires, false
+end
 local removed = 0
 for number = 3, #KEYS do
     local key = KEYS[number]
     local member = string.sub(key, -16)
-    local held, damaged = heading(key)
+    local expires, damaged = expiry(key)
     if damaged then
         redis.call('ZADD', KEYS[1], '{damaged}', member)
-    elseif not held or (held.expires ~= 0 and held.expires <= clock) then
+    elseif not expires or (expires ~= 0 and expires <= clock) then
         redis.call('DEL', key)
         redis.call('ZREM', KEYS[2], member)
         removed = removed + redis.call('ZREM', KEYS[1], member)
-    elseif held.expires == 0 then
+    elseif expires == 0 then
         redis.call('ZADD', KEYS[1], '{outstanding}', member)
     else
-        redis.call('ZADD', KEYS[1], string.format('%.0f', held.expires), member)
+        redis.call('ZADD', KEYS[1], expires, member)
     end
 end
 return {ARGV[1], 1, clock, removed}";
@@ -218,8 +221,8 @@ impl Scripts {
     pub(super) fn new(clock: &str) -> Self {
         let program = |parts: &[&str]| Program::new(parts, clock);
         Self {
-            insert: program(&[HEAD, RECORD, PUT, INSERT]),
-            replace: program(&[MAY_EXCEED_MEMORY, HEAD, RECORD, PUT, REPLACE]),
+            insert: program(&[HEAD, RECORD, INSERT, PUT]),
+            replace: program(&[MAY_EXCEED_MEMORY, HEAD, RECORD, REPLACE, PUT]),
             remove: program(&[MAY_EXCEED_MEMORY, HEAD, RECORD, REMOVE]),
             read: program(&[HEAD, RECORD, READ]),
             due: program(&[HEAD, DUE]),

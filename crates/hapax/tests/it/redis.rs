@@ -370,41 +370,47 @@ fn fail_over(config: &str, replicas: usize, lags: bool) -> Failover {
         (gateway.admin_get("/readyz").status == 200).then_some(())
     });
     let recovery = returned.elapsed();
-    let before: HashMap<&String, usize> = answered
-        .keys()
-        .map(|key| (key, upstream.count_of(key)))
-        .collect();
-    let (mut lost, mut unknown) = (0, 0);
-    for (key, first) in &answered {
-        let retry = eventually("the end of a late completion", || {
-            let answer = post(key).send(gateway.address());
-            (answer.status != 409).then_some(answer)
-        });
-        let effects = upstream.count_of(key);
-        match (retry.status, retry.is_replay()) {
-            (201, true) => {
-                assert_eq!(effects, before[key], "{key}");
-                assert_eq!(retry.body, first.body, "{key}");
-            }
-            // Forgotten: it ran again.
-            (201, false) => {
-                assert_eq!(effects, before[key] + 1, "{key}");
-                lost += 1;
-            }
-            // Its answer was lost, its claim was not, and has lapsed.
-            (504, _) => {
-                assert_eq!(effects, before[key], "{key}");
-                unknown += 1;
-            }
-            _ => panic!("{key}: {retry:?}"),
-        }
-    }
+    let (lost, unknown) = try_again(&gateway, &upstream, &answered);
     Failover {
         acknowledged: answered.len(),
         lost,
         unknown,
         recovery,
     }
+}
+
+/// Tries answered keys again: how many ran again, and how many became unknown.
+fn try_again(
+    gateway: &Gateway,
+    upstream: &Upstream,
+    answered: &HashMap<String, Answer>,
+) -> (usize, usize) {
+    let (mut lost, mut unknown) = (0, 0);
+    for (key, first) in answered {
+        let before = upstream.count_of(key);
+        let retry = eventually("the end of a late completion", || {
+            let answer = post(key).send(gateway.address());
+            (answer.status != 409).then_some(answer)
+        });
+        let effects = upstream.count_of(key) - before;
+        match (retry.status, retry.is_replay()) {
+            (201, true) => {
+                assert_eq!((effects, &retry.body), (0, &first.body), "{key}");
+            }
+            // Forgotten: it ran again.
+            (201, false) => {
+                assert_eq!(effects, 1, "{key}");
+                lost += 1;
+            }
+            // Its answer was lost, its claim was not, and has lapsed.
+            (504, _) => {
+                assert_eq!(effects, 0, "{key}");
+                unknown += 1;
+            }
+            _ => panic!("{key}: {retry:?}"),
+        }
+    }
+    (lost, unknown)
 }
 
 #[test]
