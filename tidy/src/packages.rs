@@ -28,6 +28,7 @@ const RULES: [Rule; 10] = [
             "fjall",
             "getrandom",
             "http",
+            "redis",
             "rustix",
             "rustls",
             "rustls-native-certs",

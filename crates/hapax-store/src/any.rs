@@ -14,6 +14,8 @@ use crate::embedded::EmbeddedStore;
 use crate::memory::MemoryStore;
 #[cfg(feature = "postgres")]
 use crate::postgres::PostgresStore;
+#[cfg(feature = "redis")]
+use crate::redis::RedisStore;
 
 /// The store that the configuration names.
 #[derive(Debug)]
@@ -27,6 +29,9 @@ pub enum AnyStore {
     /// In PostgreSQL.
     #[cfg(feature = "postgres")]
     Postgres(PostgresStore),
+    /// In Redis, Valkey or Redis Cluster.
+    #[cfg(feature = "redis")]
+    Redis(RedisStore),
 }
 
 macro_rules! on_each {
@@ -38,6 +43,8 @@ macro_rules! on_each {
             AnyStore::Embedded($store) => $call,
             #[cfg(feature = "postgres")]
             AnyStore::Postgres($store) => $call,
+            #[cfg(feature = "redis")]
+            AnyStore::Redis($store) => $call,
         }
     };
 }
@@ -52,6 +59,28 @@ impl AnyStore {
             Self::Embedded(_) => "embedded",
             #[cfg(feature = "postgres")]
             Self::Postgres(_) => "postgres",
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => "redis",
+        }
+    }
+
+    /// What is lost when another server takes over, or this one ends for good.
+    pub const fn at_failover(&self) -> &'static str {
+        match self {
+            #[cfg(feature = "memory")]
+            Self::Memory(_) => "all of it goes with this process",
+            #[cfg(feature = "embedded")]
+            Self::Embedded(_) => "one machine, no failover: all of it goes with its disk",
+            #[cfg(feature = "postgres")]
+            Self::Postgres(_) => {
+                "a failover loses what the new primary has not received, claims among it, and \
+                 their retries execute again; nothing with a synchronous standby"
+            }
+            #[cfg(feature = "redis")]
+            Self::Redis(_) => {
+                "a failover loses what the new primary has not received, claims among it, and \
+                 their retries execute again; redis_wait makes that less likely, not impossible"
+            }
         }
     }
 }

@@ -3,6 +3,8 @@
 //! - `memory`: [`MemoryStore`], for tests and trials; forgets everything when it ends,
 //! - `embedded`: [`EmbeddedStore`], a directory on a local disk, durable,
 //! - `postgres`: [`PostgresStore`], shared by several gateways, durable (feature `postgres`),
+//! - `redis`: [`RedisStore`], shared by several gateways, as durable as its servers (feature
+//!   `redis`),
 //! - [`AnyStore`]: the one of them that the configuration names,
 //! - [`transfer`]: a store's records taken to a file and back, or to another store,
 //! - `conformance`: the suite that every store passes,
@@ -25,7 +27,9 @@ mod memory;
 mod observer;
 #[cfg(feature = "postgres")]
 mod postgres;
-#[cfg(feature = "postgres")]
+#[cfg(feature = "redis")]
+mod redis;
+#[cfg(any(feature = "postgres", feature = "redis"))]
 mod shared;
 pub mod transfer;
 
@@ -47,3 +51,5 @@ pub use postgres::{
     Migrated, PostgresError, PostgresOptions, PostgresRestore, PostgresStore,
     migrate as migrate_postgres,
 };
+#[cfg(feature = "redis")]
+pub use redis::{RedisOptions, RedisReport, RedisStore, RedisStoreError};

@@ -11,7 +11,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use hapax_check::Outcome;
 use hapax_core::store::StoreError;
 use hapax_store::transfer::TransferError;
-use hapax_store::{OpenError, PostgresError};
+use hapax_store::{OpenError, PostgresError, RedisStoreError};
 
 use crate::check::{self, CheckFailure, CheckFlags};
 use crate::config::{self, ConfigError, Diagnostic, Flags, Loaded, Origins, Sources};
@@ -335,12 +335,14 @@ fn of_store(failure: &StoreFailure) -> Exit {
             source: OpenError::Damaged { .. } | OpenError::Version { .. },
             ..
         }
-        | StoreFailure::Postgres(PostgresError::Newer { .. } | PostgresError::Secret) => {
-            Exit::StoreDamaged
-        }
+        | StoreFailure::Postgres(PostgresError::Newer { .. } | PostgresError::Secret)
+        | StoreFailure::Redis(
+            RedisStoreError::Newer(_) | RedisStoreError::Damaged | RedisStoreError::Mixed,
+        ) => Exit::StoreDamaged,
         StoreFailure::UrlFile { .. }
         | StoreFailure::Url { .. }
         | StoreFailure::NothingToMigrate(_)
+        | StoreFailure::Redis(RedisStoreError::Url)
         | StoreFailure::Postgres(PostgresError::Url(_) | PostgresError::Certificates(_)) => {
             Exit::Configuration
         }

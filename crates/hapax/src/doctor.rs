@@ -9,13 +9,15 @@ use rustix::process::{Resource, getrlimit};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
+use hapax_core::store::Durability;
 use hapax_core::time::Clock;
-use hapax_store::SystemClock;
+use hapax_store::{RedisReport, SystemClock};
 
 use crate::admin::tokens::Tokens;
 use crate::config::{Loaded, Settings, StoreKind};
 use crate::paint::{Colour, paint};
 use crate::remote::Remote;
+use crate::stores::{self, StoreFailure};
 
 /// Syncs that are measured, of as much as a small batch writes.
 const SYNCS: usize = 50;
@@ -90,6 +92,7 @@ fn configuration(loaded: &Loaded) -> Check {
 
 fn durability(settings: &Settings) -> Check {
     match settings.store.kind {
+        StoreKind::Redis => judge_redis(stores::inspect_redis(&settings.store)),
         StoreKind::Memory => check(
             "durability",
             Verdict::Warning,
@@ -102,6 +105,27 @@ fn durability(settings: &Settings) -> Check {
             "durable: every claim and answer is synced before it is acted on. If the disk lies \
              about syncs, a power cut loses the last claims, and their retries execute a second time",
         ),
+    }
+}
+
+fn judge_redis(looked: Result<RedisReport, StoreFailure>) -> Check {
+    let failover = "a failover to a replica loses what that has not received, claims among it, \
+                    and their retries execute a second time";
+    match looked {
+        Err(failure) => check("durability", Verdict::Failure, failure.to_string()),
+        Ok(report) if report.durability == Durability::Durable => {
+            let detail = format!(
+                "durable: every claim and answer is synced on Redis {} before it is acted on; \
+                 {failover}",
+                report.version
+            );
+            check("durability", Verdict::Ok, detail)
+        }
+        Ok(report) => {
+            let why = report.warnings.join("; ");
+            let detail = format!("best-effort: {why}; {failover}");
+            check("durability", Verdict::Warning, detail)
+        }
     }
 }
 

@@ -242,6 +242,7 @@ fn audit_log(settings: &Settings, clock: &Arc<SystemClock>) -> Result<AuditLog, 
         (None, StoreKind::Embedded) => settings.store.path.join(AUDIT_FILE),
         (None, StoreKind::Memory) => return Ok(AuditLog::in_memory(clock)),
         (None, StoreKind::Postgres) => return Err(ServeError::NoAuditFile("PostgreSQL")),
+        (None, StoreKind::Redis) => return Err(ServeError::NoAuditFile("Redis")),
     };
     Ok(AuditLog::open(&path, clock)?)
 }
@@ -395,6 +396,7 @@ fn announce(gateway: &str, admin: &str, layer: &HapaxLayer<AnyStore>) -> Result<
         version = env!("CARGO_PKG_VERSION"),
         kind = layer.store().kind(),
         store = durability,
+        at_failover = layer.store().at_failover(),
         "ready"
     );
     let mut stdout = std::io::stdout().lock();

@@ -38,6 +38,7 @@ pub(crate) fn as_text(status: &Value) -> String {
         "store",
         format!("{}, {}", of_store("kind"), of_store("durability")),
     );
+    line("at failover", of_store("at_failover"));
     if store
         .get("failure")
         .is_some_and(|failure| !failure.is_null())

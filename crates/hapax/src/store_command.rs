@@ -175,6 +175,10 @@ fn target(settings: &StoreSettings, secret: &Secret, runtime: &Runtime) -> Resul
     Ok(match settings.kind {
         StoreKind::Memory => return Err(StoreFailure::InMemory.into()),
         StoreKind::Embedded => Target::Embedded(EmbeddedRestore::create(&settings.path, secret)?),
+        StoreKind::Redis => {
+            let message = "this version takes records out of a store in Redis, and not into one";
+            return Err(Failure::Usage(message.to_owned()));
+        }
         StoreKind::Postgres => Target::Postgres(stores::fill_postgres(settings, secret, runtime)?),
     })
 }
@@ -242,7 +246,7 @@ fn stats(settings: &StoreSettings, output: Output, depth: Depth) -> Result<Exit,
     let runtime = runtime()?;
     let store = match settings.kind {
         // Looking at it disturbs nobody.
-        StoreKind::Postgres => stores::open_for_command(settings, &runtime)?,
+        StoreKind::Postgres | StoreKind::Redis => stores::open_for_command(settings, &runtime)?,
         StoreKind::Embedded | StoreKind::Memory => open(settings, &runtime)?,
     };
     let states = match depth {

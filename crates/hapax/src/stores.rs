@@ -9,7 +9,8 @@ use tokio::runtime::Runtime;
 use hapax_core::secret::Secret;
 use hapax_store::{
     AnyStore, EmbeddedStore, Limits, MemoryStore, Migrated, OpenError, Options, PostgresError,
-    PostgresOptions, PostgresRestore, PostgresStore, SystemClock, migrate_postgres, random_secret,
+    PostgresOptions, PostgresRestore, PostgresStore, RedisOptions, RedisReport, RedisStore,
+    RedisStoreError, SystemClock, migrate_postgres, random_secret,
 };
 
 use crate::cli::Failure;
@@ -33,6 +34,9 @@ pub(crate) enum StoreFailure {
     /// The store in PostgreSQL.
     #[error("cannot open the store in PostgreSQL: {0}")]
     Postgres(#[from] PostgresError),
+    /// The store in Redis.
+    #[error("cannot open the store in Redis: {0}")]
+    Redis(#[from] RedisStoreError),
     /// The file with the URL cannot be read.
     #[error("cannot read {path}: {source}")]
     UrlFile {
@@ -91,6 +95,15 @@ pub(crate) fn open(
             let opening = PostgresStore::open(url.secret(), options);
             Ok(AnyStore::Postgres(runtime.block_on(opening)?))
         }
+        StoreKind::Redis => {
+            let url = url(settings)?;
+            let opening = RedisStore::open(url.secret(), redis_options(settings));
+            let store = runtime.block_on(opening)?;
+            for warning in &store.report().warnings {
+                tracing::warn!(store = "redis", "{warning}");
+            }
+            Ok(AnyStore::Redis(store))
+        }
     }
 }
 
@@ -111,6 +124,11 @@ pub(crate) fn open_for_command(
             let url = url(settings)?;
             let opening = PostgresStore::open(url.secret(), command_options(settings));
             Ok(AnyStore::Postgres(runtime.block_on(opening)?))
+        }
+        StoreKind::Redis => {
+            let url = url(settings)?;
+            let opening = RedisStore::open(url.secret(), redis_options(settings));
+            Ok(AnyStore::Redis(runtime.block_on(opening)?))
         }
     }
 }
@@ -141,18 +159,30 @@ pub(crate) fn migrate(settings: &StoreSettings) -> Result<Migrated, StoreFailure
             let url = url(settings)?;
             let options = postgres_options(settings);
             let migrating = migrate_postgres(url.secret(), &options);
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .map_err(|source| StoreFailure::System {
-                    what: "a runtime",
-                    source,
-                })?;
-            Ok(runtime.block_on(migrating)?)
+            Ok(small_runtime()?.block_on(migrating)?)
         }
         StoreKind::Embedded => Err(StoreFailure::NothingToMigrate("embedded")),
+        StoreKind::Redis => Err(StoreFailure::NothingToMigrate("redis")),
         StoreKind::Memory => Err(StoreFailure::NothingToMigrate("memory")),
     }
+}
+
+/// Looks at the servers of a store in Redis, and writes nothing.
+pub(crate) fn inspect_redis(settings: &StoreSettings) -> Result<RedisReport, StoreFailure> {
+    let url = url(settings)?;
+    let inspecting = RedisStore::inspect(url.secret(), redis_options(settings));
+    Ok(small_runtime()?.block_on(inspecting)?)
+}
+
+/// A runtime for one thing to do.
+fn small_runtime() -> Result<Runtime, StoreFailure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|source| StoreFailure::System {
+            what: "a runtime",
+            source,
+        })
 }
 
 fn open_embedded(
@@ -191,6 +221,15 @@ fn postgres_options(settings: &StoreSettings) -> PostgresOptions {
         limits: limits(settings),
         operation_timeout: settings.operation_timeout,
         ..PostgresOptions::default()
+    }
+}
+
+fn redis_options(settings: &StoreSettings) -> RedisOptions {
+    RedisOptions {
+        limits: limits(settings),
+        operation_timeout: settings.operation_timeout,
+        replicas: settings.redis_wait,
+        ..RedisOptions::default()
     }
 }
 

@@ -8,7 +8,7 @@ use std::process::{Child, Command, Stdio};
 
 /// Starts what follows `$1` and ends it with the signal read from standard input, or SIGQUIT
 /// when that ends with the process that holds it.
-const GUARD: &str = "cd / && \"$@\" >/dev/null 2>&1 & pid=$!
+pub(crate) const GUARD: &str = "cd / && \"$@\" >/dev/null 2>&1 & pid=$!
     echo s; read signal; kill -${signal:-QUIT} $pid 2>/dev/null; wait $pid";
 
 /// A PostgreSQL server that listens on a socket in a folder.
@@ -167,7 +167,7 @@ impl Drop for PostgresServer {
     }
 }
 
-fn begin(mut shell: Command) -> Child {
+pub(crate) fn begin(mut shell: Command) -> Child {
     let spawned = shell.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn();
     let mut child = spawned.expect("a shell");
     let mut said = [0; 1];
@@ -176,7 +176,7 @@ fn begin(mut shell: Command) -> Child {
     child
 }
 
-fn end(running: &mut Option<Child>, signal: &str) {
+pub(crate) fn end(running: &mut Option<Child>, signal: &str) {
     if let Some(mut child) = running.take() {
         if let Some(mut input) = child.stdin.take() {
             drop(writeln!(input, "{signal}"));
@@ -187,7 +187,7 @@ fn end(running: &mut Option<Child>, signal: &str) {
 
 /// A command that runs as the owner of `folder`, which is somebody else when we are root:
 /// PostgreSQL refuses to run as root.
-fn as_somebody(folder: &Path, program: &Path) -> Command {
+pub(crate) fn as_somebody(folder: &Path, program: &Path) -> Command {
     let mut command = Command::new(program);
     if let Some((user, group)) = owner(folder) {
         std::os::unix::fs::chown(folder, Some(user), Some(group)).expect("root may");

@@ -80,6 +80,7 @@ fn store_status(store: &AnyStore, stats: Option<&Stats>) -> Value {
     json!({
         "kind": store.kind(),
         "durability": durability,
+        "at_failover": store.at_failover(),
         "failure": failure,
         "records": stats.map(|stats| stats.records),
         "bytes": stats.map(|stats| stats.bytes),

@@ -25,6 +25,8 @@ const LONGEST_RETENTION: Period = Period::seconds(3_650 * 86_400);
 const LARGEST_CONTENT: Size = Size::mebibytes(64);
 /// More sockets or tasks than one process serves well.
 const LARGEST_COUNT: u32 = 1_000_000;
+/// More replicas than anybody has.
+const MOST_REPLICAS: u32 = 16;
 
 /// Notes a value that was written and is out of its limits.
 fn within<T: PartialOrd + Display>(
@@ -166,6 +168,12 @@ pub(crate) fn store(table: &Table<'_>, store: &Store, findings: &mut Findings<'_
         (&MILLISECOND, &MINUTE),
         findings,
     );
+    let replicas = (&0, &MOST_REPLICAS);
+    within(table, "redis_wait", &store.redis_wait, replicas, findings);
+    if store.kind != StoreKind::Redis && table.contains_key("redis_wait") {
+        let message = "`redis_wait` has no effect: the store is not `redis`";
+        findings.warning(&at(table, "redis_wait"), message);
+    }
     if store.path.as_os_str().is_empty() {
         findings.error(&at(table, "path"), "`path` is empty: name a directory");
     }
@@ -185,10 +193,11 @@ pub(crate) fn store(table: &Table<'_>, store: &Store, findings: &mut Findings<'_
 fn place(table: &Table<'_>, store: &Store, findings: &mut Findings<'_>) {
     let kind = match store.kind {
         StoreKind::Postgres => "postgres",
+        StoreKind::Redis => "redis",
         StoreKind::Embedded | StoreKind::Memory => {
             for name in ["url", "url_file"] {
                 if table.contains_key(name) {
-                    let message = format!("`{name}` belongs to the kind `postgres`");
+                    let message = format!("`{name}` belongs to the kinds `postgres` and `redis`");
                     findings.error(&secret_at(table, name), message);
                 }
             }

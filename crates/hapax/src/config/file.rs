@@ -183,9 +183,10 @@ pub(crate) struct Store {
     /// The directory of the embedded store, relative to the working directory; made when it does
     /// not exist. One process at a time. Restart to change it.
     pub(crate) path: PathBuf,
-    /// Where a shared store is: `postgres://USER:PASSWORD@HOST,HOST/DATABASE?sslmode=verify-full`. For
-    /// development: a password is better kept in `url_file`. Exactly one of the two for the kind
-    /// `postgres`; never shown. Restart to change it.
+    /// Where a shared store is: `postgres://USER:PASSWORD@HOST,HOST/DATABASE?sslmode=verify-full`, or
+    /// `redis://USER:PASSWORD@HOST:PORT/DATABASE` (`rediss://` for TLS). For
+    /// development: a password is better kept in `url_file`. Exactly one of the two for the kinds
+    /// `postgres` and `redis`; never shown. Restart to change it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) url: Option<StoreUrl>,
     /// A file whose first line is that URL. Restart to change it.
@@ -205,6 +206,10 @@ pub(crate) struct Store {
     /// 503 `store-unavailable` with nothing executed. 1ms to 60s. The default is a hundred times
     /// a slow disk's sync. Restart to change it.
     pub(crate) operation_timeout: Period,
+    /// How many replicas must say that they have what was written (`WAIT`) before it counts; 0 to
+    /// 16. It narrows what a failover loses, and does not make it safe: another replica may be
+    /// promoted. Kind `redis` only. Restart to change it.
+    pub(crate) redis_wait: u32,
 }
 
 impl Default for Store {
@@ -218,6 +223,7 @@ impl Default for Store {
             max_records: 10_000_000,
             min_free_disk: Size::mebibytes(256),
             operation_timeout: Period::seconds(5),
+            redis_wait: 0,
         }
     }
 }
@@ -230,6 +236,9 @@ pub(crate) enum StoreKind {
     Embedded,
     /// In PostgreSQL, shared by several gateways; durable. `hapax store migrate` prepares it.
     Postgres,
+    /// In Redis 7, Valkey or a cluster of either, shared by several gateways; as durable as the
+    /// servers are set up to be, and less at a failover.
+    Redis,
     /// In this process only. A restart forgets every key: for trying out and for tests.
     Memory,
 }

@@ -184,7 +184,7 @@ fn setting_of(variable: &str) -> Result<(&'static str, String), String> {
         let near = suggestion(&section, SECTIONS.iter().copied());
         return Err(format!("unknown section `{section}` in {variable}{near}"));
     };
-    let is_settled = names::unsupported(section, &name, &DeValue::Boolean(false)).is_some();
+    let is_settled = names::unsupported(section, &name).is_some();
     match is_settled || names::settings_of(section).contains_key(&name) {
         true => Ok((section, name)),
         false => Err(names::unknown(section, variable, &name)),
@@ -237,8 +237,10 @@ fn overlay_flags<'s>(raw: &mut Raw<'s>, flags: &Flags, findings: &mut Findings<'
             set("store", "url", "--store", url);
             raw.section("store").remove("url_file");
         }
-        Some((_, Some(("redis" | "rediss" | "valkey", _)))) => {
+        Some((url, Some(("redis" | "rediss" | "valkey" | "valkeys", _)))) => {
             set("store", "kind", "--store", "redis");
+            set("store", "url", "--store", url);
+            raw.section("store").remove("url_file");
         }
         Some((directory, _)) => {
             set("store", "kind", "--store", "embedded");

@@ -151,6 +151,6 @@ Where the upstream is stricter than this, the route covers a request that the up
 const ENDING: &str = "
 ## Not supported by this version
 
-These names are settled and refused with an error that says so: `[store] encryption_key_file` and the kind `redis`; the
+These names are settled and refused with an error that says so: `[store] encryption_key_file`; the
 scopes `claim:NAME` and `tls:subject`; and `authorize`.
 ";

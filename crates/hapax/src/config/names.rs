@@ -67,14 +67,6 @@ pub(crate) struct Fault {
     pub(crate) span: std::ops::Range<usize>,
 }
 
-/// What this version cannot do yet.
-pub(crate) enum Unsupported {
-    /// The whole setting.
-    Name(String),
-    /// This value of it.
-    Value(String),
-}
-
 /// Reads a section from its settings; what is missing has its default.
 pub(crate) fn read<'a, 's: 'a, S: Section>(
     settings: impl IntoIterator<Item = (&'a str, &'a Spanned<DeValue<'s>>)>,
@@ -109,22 +101,16 @@ pub(crate) fn section_with(name: &str) -> Option<&'static str> {
     SECTIONS.iter().find(has).copied()
 }
 
-/// Names and values that are settled but not built: refused by name, never silently taken.
-pub(crate) fn unsupported(section: &str, name: &str, value: &DeValue<'_>) -> Option<Unsupported> {
+/// Names that are settled but not built: refused by name, never silently taken.
+pub(crate) fn unsupported(section: &str, name: &str) -> Option<String> {
     let because = match (section, name) {
         ("store", "encryption_key_file") => "protect the store instead",
         ("defaults", "authorize") => "a replay needs only the key and its scope",
-        ("store", "kind") => {
-            let kind = value.as_str().filter(|kind| *kind == "redis")?;
-            return Some(Unsupported::Value(format!(
-                "the store `{kind}` is not supported by this version; use `embedded`, `postgres` or `memory`"
-            )));
-        }
         _ => return None,
     };
-    Some(Unsupported::Name(format!(
+    Some(format!(
         "`{name}` is not supported by this version: {because}"
-    )))
+    ))
 }
 
 /// The words a setting may have, when it has only those.

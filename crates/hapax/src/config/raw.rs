@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeString, DeTable, DeValue};
 
 use super::diagnose::{At, Findings, suggestion};
-use super::names::{self, SECTIONS, Unsupported};
+use super::names::{self, SECTIONS};
 
 /// Where a setting comes from. Shown as `default`, `hapax.toml:12`, `environment HAPAX_…` or
 /// the flag.
@@ -172,12 +172,9 @@ pub(crate) fn check_entry<'s>(
     entry: Entry<'s>,
     findings: &mut Findings<'s>,
 ) -> Option<Entry<'s>> {
-    match names::unsupported(section, name, entry.value.get_ref()) {
-        Some(Unsupported::Name(message) | Unsupported::Value(message)) => {
-            findings.error(&entry.at(), message);
-            return None;
-        }
-        None => {}
+    if let Some(message) = names::unsupported(section, name) {
+        findings.error(&entry.at(), message);
+        return None;
     }
     match names::try_value(section, name, &entry.value) {
         Ok(()) => Some(entry),
@@ -230,8 +227,7 @@ fn read_table<'s>(
     for (key, value) in table {
         let name = key.get_ref().as_ref();
         let at = At::Name(key.span());
-        if let Some(Unsupported::Name(message)) = names::unsupported(section, name, value.get_ref())
-        {
+        if let Some(message) = names::unsupported(section, name) {
             findings.error(&at, message);
         } else if !known.contains_key(name) {
             findings.error(&at, names::unknown(section, shown, name));

@@ -94,6 +94,7 @@ pub(crate) struct StoreSettings {
     /// In bytes.
     pub(crate) min_free_disk: Option<u64>,
     pub(crate) operation_timeout: Duration,
+    pub(crate) redis_wait: u32,
 }
 
 /// `[telemetry]`.
@@ -124,7 +125,8 @@ impl Settings {
             limits.max_waiters, max_waiters_per_key, max_waiters_per_scope, max_outstanding,
                 max_outstanding_per_scope;
             admin.listen, token_file, audit_file;
-            store.kind, path, url, url_file, max_bytes, max_records, min_free_disk, operation_timeout;
+            store.kind, path, url, url_file, max_bytes, max_records, min_free_disk, operation_timeout,
+                redis_wait;
             telemetry.log_format, otlp_endpoint;
         }
         changes
@@ -195,6 +197,7 @@ impl From<file::Store> for StoreSettings {
             max_records: cap(store.max_records),
             min_free_disk: cap(store.min_free_disk.0),
             operation_timeout: store.operation_timeout.0,
+            redis_wait: store.redis_wait,
         }
     }
 }

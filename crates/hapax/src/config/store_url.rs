@@ -18,7 +18,7 @@ impl StoreUrl {
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         match kind_of(text) {
             Some(_) => Ok(Self(text.to_owned())),
-            None => Err("a store's URL begins with postgres://".to_owned()),
+            None => Err("a store's URL begins with postgres:// or redis://".to_owned()),
         }
     }
 
@@ -36,6 +36,7 @@ impl StoreUrl {
 fn kind_of(text: &str) -> Option<StoreKind> {
     match text.split_once("://")?.0 {
         "postgres" | "postgresql" => Some(StoreKind::Postgres),
+        "redis" | "rediss" | "valkey" | "valkeys" => Some(StoreKind::Redis),
         _ => None,
     }
 }
@@ -90,6 +91,10 @@ mod tests {
         for (text, kind) in [
             ("postgres://u:hunter2@db/x", StoreKind::Postgres),
             ("postgresql://u:hunter2@db/x", StoreKind::Postgres),
+            ("redis://u:hunter2@db/1", StoreKind::Redis),
+            ("rediss://u:hunter2@db", StoreKind::Redis),
+            ("valkey://u:hunter2@db", StoreKind::Redis),
+            ("valkeys://u:hunter2@db", StoreKind::Redis),
         ] {
             let url = StoreUrl::parse(text).unwrap();
             assert_eq!(url.kind(), Some(kind));
@@ -100,12 +105,7 @@ mod tests {
                 "{shown}"
             );
         }
-        for text in [
-            "hunter2",
-            "http://hunter2",
-            "redis://hunter2",
-            "mysql://hunter2",
-        ] {
+        for text in ["hunter2", "http://hunter2", "mysql://hunter2"] {
             let error = StoreUrl::parse(text).unwrap_err();
             assert!(!error.contains("hunter2"), "{error}");
         }

@@ -190,13 +190,10 @@ fn a_faulty_variable_is_an_error_that_names_it_and_keeps_its_secret() {
         (
             "HAPAX_STORE__URL",
             "mysql://u:hunter2@a",
-            "begins with postgres://",
+            "begins with postgres:// or redis://",
         ),
-        (
-            "HAPAX_STORE__KIND",
-            "redis",
-            "not supported by this version",
-        ),
+        ("HAPAX_STORE__KIND", "redis", "needs a `url_file`"),
+        ("HAPAX_STORE__REDIS_WAIT", "17", "must be 0 to 16"),
         ("HAPAX_DEFAULTS__MODE", "of", "did you mean `off`?"),
         ("HAPAX_ROUTE__KEY", "required", "in the file only"),
         ("HAPAX_ADMIN__LISTEN", "0.0.0.0:9090", "loopback"),
@@ -224,13 +221,15 @@ fn the_store_flag_takes_a_directory_or_says_what_it_cannot_do() {
     let shared = store("postgres://u:hunter2@a/x").unwrap();
     assert_eq!(shared.kind, file::StoreKind::Postgres);
     assert!(!format!("{shared:?}").contains("hunter2"));
-    let url = "redis://hunter2@a";
-    let error = store(url).unwrap_err().to_string();
-    assert!(error.contains("not supported by this version"), "{error}");
-    assert!(
-        error.contains("--store") && !error.contains("hunter2"),
-        "{error}"
-    );
+    for url in [
+        "redis://u:hunter2@a/1",
+        "rediss://:hunter2@a",
+        "valkeys://:hunter2@a",
+    ] {
+        let shared = store(url).unwrap();
+        assert_eq!(shared.kind, file::StoreKind::Redis);
+        assert!(!format!("{shared:?}").contains("hunter2"));
+    }
     let flags = Flags {
         upstream: Some("nowhere".to_owned()),
         ..Flags::default()
@@ -491,6 +490,7 @@ fn the_documentation_of_a_setting_says_when_it_needs_a_restart() {
         max_records = 1
         min_free_disk = 1
         operation_timeout = "1s"
+        redis_wait = 1
         [telemetry]
         log = "warn"
         log_format = "json"

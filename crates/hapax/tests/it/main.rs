@@ -14,6 +14,8 @@
 mod client;
 mod gateway;
 mod operator;
+#[path = "../../../hapax-store/tests/it/redis_servers.rs"]
+mod redis_servers;
 #[path = "../../../hapax-store/tests/it/servers.rs"]
 mod servers;
 mod support;
@@ -48,6 +50,7 @@ mod outage;
 mod power;
 mod probe;
 mod problems;
+mod redis;
 mod replay;
 mod resolving;
 mod shapes;

@@ -12,12 +12,12 @@ use rustix::process::Signal;
 use crate::client::{Answer, Connection, post};
 use crate::gateway::Gateway;
 use crate::operator::{act, completed, the_record};
+use crate::redis_servers::RedisServer;
 use crate::servers::PostgresServer;
 use crate::support::{Gate, campaign, eventually};
 use crate::upstream::{Act, Upstream, created};
 
 const CALLERS: usize = 200;
-const CYCLES: usize = 10;
 const HOLD_BACK: Duration = Duration::from_millis(200);
 /// How soon after a server's return a gateway must work again.
 const RECOVERY: Duration = Duration::from_secs(5);
@@ -25,6 +25,8 @@ const RECOVERY: Duration = Duration::from_secs(5);
 /// A server that gateways share.
 trait Server {
     const KIND: &'static str;
+    /// How often it is restarted under load.
+    const CYCLES: usize;
     fn ready() -> Self;
     fn url(&self) -> String;
     fn crash(&mut self);
@@ -34,6 +36,7 @@ trait Server {
 
 impl Server for PostgresServer {
     const KIND: &'static str = "postgres";
+    const CYCLES: usize = 10;
 
     fn ready() -> Self {
         let server = Self::start();
@@ -52,6 +55,27 @@ impl Server for PostgresServer {
     fn go_on(&mut self) {
         Self::go_on(self, &[]);
         wait_until_migrated(&Self::url(self));
+    }
+}
+
+impl Server for RedisServer {
+    const KIND: &'static str = "redis";
+    const CYCLES: usize = 20;
+
+    fn ready() -> Self {
+        Self::start()
+    }
+
+    fn url(&self) -> String {
+        Self::url(self)
+    }
+
+    fn crash(&mut self) {
+        Self::crash(self);
+    }
+
+    fn go_on(&mut self) {
+        Self::go_on(self);
     }
 }
 
@@ -234,7 +258,7 @@ fn restarts_of_the_server_under_load_lose_nothing_and_double_nothing<S: Server>(
         gateway(&server, &upstream, config),
     ];
     let mut tally = Tally::default();
-    for cycle in 0..CYCLES * campaign() {
+    for cycle in 0..S::CYCLES * campaign() {
         let sent = under_load(&gateways, &format!("{cycle}"), || {
             upstream.wait_for_effects(upstream.count() + 50);
             server.crash();
@@ -246,7 +270,7 @@ fn restarts_of_the_server_under_load_lose_nothing_and_double_nothing<S: Server>(
     tally.end(
         &upstream,
         &format!("{}: restarts", S::KIND),
-        CYCLES * campaign(),
+        S::CYCLES * campaign(),
     );
 }
 
@@ -336,6 +360,18 @@ on! {
     without_postgresql_a_gateway_executes_nothing_and_recovers =
         without_its_server_a_gateway_executes_nothing_and_recovers,
     restarts_of_postgresql_under_load_lose_nothing_and_double_nothing =
+        restarts_of_the_server_under_load_lose_nothing_and_double_nothing,
+}
+
+on! {
+    RedisServer:
+    on_redis_two_hundred_duplicates_over_three_gateways_execute_once =
+        two_hundred_duplicates_over_three_gateways_execute_once,
+    on_redis_a_gateway_that_froze_past_its_lease_does_not_write_any_more =
+        a_gateway_that_froze_past_its_lease_does_not_write_any_more,
+    without_redis_a_gateway_executes_nothing_and_recovers =
+        without_its_server_a_gateway_executes_nothing_and_recovers,
+    restarts_of_redis_under_load_lose_nothing_and_double_nothing =
         restarts_of_the_server_under_load_lose_nothing_and_double_nothing,
 }
 
