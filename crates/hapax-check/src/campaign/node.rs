@@ -98,6 +98,10 @@ impl Node {
             .stderr(log)
             .kill_on_drop(true);
         without_settings(&mut command);
+        if setup.store.contains("://") {
+            // A store elsewhere has no place for it.
+            command.env("HAPAX_ADMIN__AUDIT_FILE", setup.log.with_extension("audit"));
+        }
         for (name, value) in &setup.environment {
             command.env(name, value);
         }

@@ -265,7 +265,7 @@ async fn a_damaged_record_ends_a_copy_instead_of_being_left_out() {
     }
     let client = connect(&server.url()).await;
     let flip = "UPDATE hapax_store_records SET value = set_byte(value, 60, get_byte(value, 60) # 1)
-        WHERE key = (SELECT max(key) FROM hapax_store_records)";
+        WHERE key = (SELECT key FROM hapax_store_records ORDER BY key DESC LIMIT 1)";
     client.batch_execute(flip).await.expect("it executes");
     let store = AnyStore::Postgres(store);
     let copied = copy(Source::Store(&store), backup_of(&store, &path("b"))).await;
