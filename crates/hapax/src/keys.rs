@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use clap::{Args, Subcommand, ValueEnum};
 use serde_json::{Map, Value, json};
 
-use crate::cli::{Exit, Failure, Output, print, print_json};
+use crate::cli::{Output, print, print_json};
+use crate::failure::{Exit, Failure};
 use crate::paint::{Colour, paint};
 use crate::remote::{Call, Remote, encoded};
 

@@ -8,6 +8,7 @@ mod cli;
 mod config;
 mod demo;
 mod doctor;
+mod failure;
 mod gateway;
 mod keys;
 mod manual;
@@ -27,7 +28,8 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use cli::{Cli, Exit, Failure};
+use cli::Cli;
+use failure::{Exit, Failure};
 
 /// Measured cheaper on this data path than the system's allocator.
 #[global_allocator]

@@ -5,7 +5,8 @@ use std::path::Path;
 use clap::CommandFactory;
 use clap_complete::Shell;
 
-use crate::cli::{Cli, Exit, Failure, print};
+use crate::cli::{Cli, print};
+use crate::failure::{Exit, Failure};
 
 /// Prints a shell's completions.
 pub(crate) fn completions(shell: Shell) -> Result<Exit, Failure> {

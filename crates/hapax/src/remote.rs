@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::cli::Exit;
+use crate::failure::Exit;
 
 /// How long the gateway may take to take a connection and a call, and to answer.
 const PATIENCE: Duration = Duration::from_secs(30);

@@ -15,10 +15,11 @@ use hapax_core::store::{Filter, Stats, Store, StoreError};
 use hapax_store::transfer::{
     BackupReader, BackupWriter, Source, Target, TransferError, Transferred, transfer,
 };
-use hapax_store::{AnyStore, EmbeddedRestore};
+use hapax_store::{AnyStore, EmbeddedRestore, PostgresRestore};
 
-use crate::cli::{Exit, Failure, Output, print, print_json};
+use crate::cli::{Output, print, print_json};
 use crate::config::{StoreKind, StoreSettings};
+use crate::failure::{Exit, Failure};
 use crate::stores::{self, StoreFailure};
 
 /// Records of one step through the store.
@@ -179,7 +180,11 @@ fn target(settings: &StoreSettings, secret: &Secret, runtime: &Runtime) -> Resul
             let message = "this version takes records out of a store in Redis, and not into one";
             return Err(Failure::Usage(message.to_owned()));
         }
-        StoreKind::Postgres => Target::Postgres(stores::fill_postgres(settings, secret, runtime)?),
+        StoreKind::Postgres => {
+            let (url, options) = stores::postgres_for_command(settings)?;
+            let creating = PostgresRestore::create(url.secret(), &options, secret);
+            Target::Postgres(runtime.block_on(creating)?)
+        }
     })
 }
 

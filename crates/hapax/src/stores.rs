@@ -6,14 +6,12 @@ use std::sync::Arc;
 
 use tokio::runtime::Runtime;
 
-use hapax_core::secret::Secret;
 use hapax_store::{
     AnyStore, EmbeddedStore, Limits, MemoryStore, Migrated, OpenError, Options, PostgresError,
-    PostgresOptions, PostgresRestore, PostgresStore, RedisOptions, RedisReport, RedisStore,
-    RedisStoreError, SystemClock, migrate_postgres, random_secret,
+    PostgresOptions, PostgresStore, RedisOptions, RedisReport, RedisStore, RedisStoreError,
+    SystemClock, migrate_postgres, random_secret,
 };
 
-use crate::cli::Failure;
 use crate::config::{StoreKind, StoreSettings, StoreUrl};
 use crate::telemetry::{Metrics, StoreMetrics};
 
@@ -121,8 +119,8 @@ pub(crate) fn open_for_command(
                 source,
             }),
         StoreKind::Postgres => {
-            let url = url(settings)?;
-            let opening = PostgresStore::open(url.secret(), command_options(settings));
+            let (url, options) = postgres_for_command(settings)?;
+            let opening = PostgresStore::open(url.secret(), options);
             Ok(AnyStore::Postgres(runtime.block_on(opening)?))
         }
         StoreKind::Redis => {
@@ -133,23 +131,16 @@ pub(crate) fn open_for_command(
     }
 }
 
-/// Begins to fill a store in PostgreSQL with records that are keyed with `secret`.
-pub(crate) fn fill_postgres(
+/// Where a store in PostgreSQL is and how a command speaks to it. A command is not a gateway,
+/// and does not call itself one at the server.
+pub(crate) fn postgres_for_command(
     settings: &StoreSettings,
-    secret: &Secret,
-    runtime: &Runtime,
-) -> Result<PostgresRestore, Failure> {
-    let (url, options) = (url(settings)?, command_options(settings));
-    let creating = PostgresRestore::create(url.secret(), &options, secret);
-    Ok(runtime.block_on(creating)?)
-}
-
-/// A command is not a gateway, and does not call itself one at the server.
-fn command_options(settings: &StoreSettings) -> PostgresOptions {
-    PostgresOptions {
+) -> Result<(StoreUrl, PostgresOptions), StoreFailure> {
+    let options = PostgresOptions {
         application_name: "hapax store",
         ..postgres_options(settings)
-    }
+    };
+    Ok((url(settings)?, options))
 }
 
 /// Brings a shared store to the version of this program.

@@ -5,7 +5,8 @@ use std::fmt::Write as _;
 use clap::Args;
 use serde_json::Value;
 
-use crate::cli::{Exit, Failure, Output, print};
+use crate::cli::{Output, print};
+use crate::failure::{Exit, Failure};
 use crate::paint::{Colour, paint};
 use crate::remote::{Remote, encoded};
 

@@ -2,7 +2,6 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
 
 use hapax_core::key::RecordKey;
 use hapax_core::record::{ClaimId, Held, Record, StateKind};
@@ -22,7 +21,7 @@ use super::options::PostgresOptions;
 use super::restore::connected_gateways;
 use super::statements::Statements;
 use super::value::{Found, column, instant, other_columns, timestamp};
-use crate::limits::Limits;
+use crate::limits::{Fullness, Limits};
 
 /// How often a claim asks again when somebody else's transaction took the key, or gave it back,
 /// while it was asking. Each turn means that another claim made progress.
@@ -45,7 +44,7 @@ pub struct PostgresStore {
     limits: Limits,
     secret: Secret,
     keys: HashKeys,
-    full: AtomicU8,
+    full: Fullness,
 }
 
 impl PostgresStore {
@@ -70,7 +69,7 @@ impl PostgresStore {
             limits,
             keys: HashKeys::derive(&secret),
             secret,
-            full: AtomicU8::new(NOT_FULL),
+            full: Fullness::default(),
         })
     }
 
@@ -115,27 +114,12 @@ impl PostgresStore {
     /// Looks whether the store is full, for the claims until the next look.
     async fn note_fullness(&self) -> Result<(), StoreError> {
         let limits = self.limits;
-        if limits.max_records == 0 && limits.max_bytes == 0 {
+        if limits.are_none() {
             return Ok(());
         }
         let stats = self.stats().await?;
-        let full = if limits.max_records != 0 && stats.records >= limits.max_records {
-            FULL_OF_RECORDS
-        } else if limits.max_bytes != 0 && stats.bytes >= limits.max_bytes {
-            FULL_OF_BYTES
-        } else {
-            NOT_FULL
-        };
-        self.full.store(full, Ordering::Release);
+        self.full.note(limits.reached(stats.records, stats.bytes));
         Ok(())
-    }
-
-    fn fullness(&self) -> Option<&'static str> {
-        match self.full.load(Ordering::Acquire) {
-            FULL_OF_RECORDS => Some("max_records is reached"),
-            FULL_OF_BYTES => Some("max_bytes is reached"),
-            _ => None,
-        }
     }
 
     fn key_of(row: &Row) -> Result<RecordKey, StoreError> {
@@ -146,10 +130,6 @@ impl PostgresStore {
         Ok(RecordKey::from_bytes(key))
     }
 }
-
-const NOT_FULL: u8 = 0;
-const FULL_OF_RECORDS: u8 = 1;
-const FULL_OF_BYTES: u8 = 2;
 
 impl fmt::Debug for PostgresStore {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -177,7 +157,7 @@ impl Store for PostgresStore {
             let held = Box::new(held);
             Ok(Insert::Occupied { held, now })
         };
-        if let Some(what) = self.fullness() {
+        if let Some(what) = self.full.reached() {
             // A key that is held is told so, full or not.
             return match self.read(key).await? {
                 (Some(held), now) => occupied(held, now),

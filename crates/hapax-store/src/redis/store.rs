@@ -1,7 +1,7 @@
 //! The contract, over scripts.
 
 use std::fmt;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use hapax_core::key::RecordKey;
 use hapax_core::record::{ClaimId, Held, Record};
@@ -18,7 +18,7 @@ use super::options::RedisOptions;
 use super::scripts::{DAMAGED, DONE, HELD, LOST, Program};
 use super::server::RedisReport;
 use super::value::{Answer, strange};
-use crate::limits::random_secret;
+use crate::limits::{Fullness, random_secret};
 use crate::shared;
 
 /// The version of the layout and of the records' heads.
@@ -34,7 +34,7 @@ pub struct RedisStore {
     /// What every partition is marked with: where it is missing, records are missing too.
     mark: String,
     report: RedisReport,
-    full: AtomicU8,
+    full: Fullness,
     damaged: AtomicU64,
 }
 
@@ -60,7 +60,7 @@ impl RedisStore {
             secret: own.secret,
             mark: own.mark,
             report,
-            full: AtomicU8::new(NOT_FULL),
+            full: Fullness::default(),
             damaged: AtomicU64::new(0),
         })
     }
@@ -150,29 +150,10 @@ impl RedisStore {
             _ => self.cluster.used_memory().await,
         };
         let bytes = bytes.map_err(|failure| failure.into_store_error(Intent::Read))?;
-        let full = if limits.max_records != 0 && records >= limits.max_records {
-            FULL_OF_RECORDS
-        } else if limits.max_bytes != 0 && bytes >= limits.max_bytes {
-            FULL_OF_BYTES
-        } else {
-            NOT_FULL
-        };
-        self.full.store(full, Ordering::Release);
+        self.full.note(limits.reached(records, bytes));
         Ok(())
     }
-
-    fn fullness(&self) -> Option<&'static str> {
-        match self.full.load(Ordering::Acquire) {
-            FULL_OF_RECORDS => Some("max_records is reached"),
-            FULL_OF_BYTES => Some("max_bytes is reached"),
-            _ => None,
-        }
-    }
 }
-
-const NOT_FULL: u8 = 0;
-const FULL_OF_RECORDS: u8 = 1;
-const FULL_OF_BYTES: u8 = 2;
 
 /// What the store says of itself.
 struct Own {
@@ -287,7 +268,7 @@ fn written(answer: &Answer) -> Result<Write, StoreError> {
 
 impl Store for RedisStore {
     async fn insert(&self, key: &RecordKey, record: &Record) -> Result<Insert, StoreError> {
-        if let Some(what) = self.fullness() {
+        if let Some(what) = self.full.reached() {
             // A key that is held is told so, full or not.
             return match self.read(key).await? {
                 (Some(held), now) => Ok(Insert::Occupied {

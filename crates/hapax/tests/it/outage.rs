@@ -15,8 +15,8 @@ const WAITERS: usize = 1_000;
 const KEYS: usize = 20;
 /// How soon after the server's return all must be well.
 const RECOVERY: Duration = Duration::from_secs(5);
-/// How often a waiter asks once it holds back: after a second, and no more often than this.
-const MOST_A_SECOND: f64 = 2.0;
+/// How often a waiter asks once it holds back: after up to a second, and no more often than this.
+const MOST_A_SECOND: f64 = 1.6;
 
 /// What the server has done so far, and when.
 fn transactions(server: &PostgresServer) -> (f64, Instant) {
@@ -45,6 +45,23 @@ fn insist(gateway: std::net::SocketAddr, key: &str) -> Answer {
         }
         Some(answer)
     })
+}
+
+/// How many transactions a second they cost the server while they hold back.
+fn rate_of_holding_back(gateway: &Gateway, server: &PostgresServer) -> f64 {
+    let (before, (count, since)) = (claims(gateway), transactions(server));
+    eventually("each of them asking twice more", || {
+        (claims(gateway) - before >= 2.0 * WAITERS as f64).then_some(())
+    });
+    let (asked, (until, now)) = (claims(gateway) - before, transactions(server));
+    let seconds = (now - since).as_secs_f64();
+    let each = asked / seconds / WAITERS as f64;
+    assert!(each < MOST_A_SECOND, "each asks {each} times a second");
+    let rate = (until - count) / seconds;
+    // A question is one transaction, or a part of one; gateways and this test ask a few more.
+    assert!(rate < 2.0 * WAITERS as f64, "{rate} transactions a second");
+    eprintln!("each asks {each:.2} times a second");
+    rate
 }
 
 #[test]
@@ -96,15 +113,7 @@ fn a_thousand_waiting_duplicates_outlast_an_outage_without_a_storm() {
     eventually("all of them waiting again, and holding back", || {
         (claims(&other) - asked >= 4.0 * WAITERS as f64).then_some(())
     });
-    let (asked, (count, since)) = (claims(&other), transactions(&server));
-    eventually("each of them asking twice more", || {
-        (claims(&other) - asked >= 2.0 * WAITERS as f64).then_some(())
-    });
-    let (asked, (until, now)) = (claims(&other) - asked, transactions(&server));
-    let seconds = (now - since).as_secs_f64();
-    let asked = asked / seconds / WAITERS as f64;
-    assert!(asked < MOST_A_SECOND, "each asks {asked} times a second");
-    let rate = (until - count) / seconds;
+    let rate = rate_of_holding_back(&other, &server);
     gate.open();
     for mut caller in firsts {
         assert_eq!(caller.read().expect("an answer").status, 201);
