@@ -440,6 +440,6 @@ pub(crate) fn start_logging(settings: &TelemetrySettings) -> LogFilter {
 /// the embedded store tells of its housekeeping at level info: only its warnings concern an
 /// operator, unless the settings name it.
 pub(crate) fn filter_of(settings: &TelemetrySettings) -> EnvFilter {
-    EnvFilter::try_new(format!("fjall=warn,lsm_tree=warn,{}", settings.log))
+    EnvFilter::try_new(format!("lsm_tree=warn,{}", settings.log))
         .unwrap_or_else(|_| EnvFilter::new("info"))
 }

@@ -20,9 +20,10 @@ const FORMAT: &str = "FORMAT";
 const SECRET: &str = "secret";
 const WITNESS: &str = "WITNESS";
 const DATA: &str = "data";
+const LOG: &str = "log";
 
 /// The first line of `FORMAT`. Another number means another layout.
-const FORMAT_LINE: &str = "hapax-store 1";
+const FORMAT_LINE: &str = "hapax-store 2";
 
 /// Only the owner: the secret and everybody's answers are in there.
 const DIRECTORY_MODE: u32 = 0o700;
@@ -82,9 +83,22 @@ impl Directory {
         write_durably(path, SECRET, secret.as_bytes())
     }
 
-    /// Where the engine lives.
+    /// Where the tables are.
     pub(super) fn data(&self) -> PathBuf {
         self.path.join(DATA)
+    }
+
+    /// Where the log is.
+    pub(super) fn log(&self) -> PathBuf {
+        self.path.join(LOG)
+    }
+
+    /// Makes the folders of tables and log.
+    pub(super) fn make_folders(&self) -> Result<(), OpenError> {
+        for folder in [self.data(), self.log()] {
+            fs::create_dir_all(&folder).map_err(|error| OpenError::io(&folder, error))?;
+        }
+        sync_directory(&self.path)
     }
 
     /// Marks a new store as finished.

@@ -24,33 +24,24 @@ pub(super) enum ManifestError {
     Checksum(PathBuf),
 }
 
-/// Checks the manifest of every table below `data`.
-pub(super) fn check(data: &Path) -> Result<(), ManifestError> {
-    let tables = data.join("keyspaces");
-    let failed = |error| ManifestError::Io(tables.clone(), error);
-    for entry in fs::read_dir(&tables).map_err(failed)? {
-        let folder = entry.map_err(failed)?.path();
-        let current = folder.join("current");
-        // A table that was never finished has none, and the engine clears it away. That no
-        // table of ours is missing is checked when the engine is open.
-        if folder.is_dir() && current.exists() {
-            check_table(&folder, &current)?;
-        }
-    }
-    Ok(())
+/// Whether the table in `folder` is there: without `current` the engine makes a new one.
+pub(super) fn is_there(folder: &Path) -> bool {
+    folder.join("current").exists()
 }
 
-fn check_table(folder: &Path, current: &Path) -> Result<(), ManifestError> {
+/// Checks the manifest of the table in `folder`.
+pub(super) fn check(folder: &Path) -> Result<(), ManifestError> {
+    let current = folder.join("current");
     let read =
         |path: &Path| fs::read(path).map_err(|error| ManifestError::Io(path.to_owned(), error));
-    let bytes = read(current)?;
+    let bytes = read(&current)?;
     let number = bytes.first_chunk().copied().map(u64::from_le_bytes);
     let checksum = bytes
         .get(8..24)
         .and_then(|checksum| checksum.try_into().ok())
         .map(u128::from_le_bytes);
     let (Some(number), Some(checksum), Some([0])) = (number, checksum, bytes.get(24..)) else {
-        return Err(ManifestError::Malformed(current.to_owned()));
+        return Err(ManifestError::Malformed(current));
     };
     let manifest = folder.join(format!("v{number}"));
     if xxh3_128(&read(&manifest)?) != checksum {

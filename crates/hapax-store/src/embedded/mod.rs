@@ -1,10 +1,12 @@
-//! A store in a directory of a local disk: fjall behind one writer thread.
+//! A store in a directory of a local disk: a log and sorted tables behind one writer thread.
 //!
 //! - `directory`: the files around the engine: lock, format, secret,
-//! - `journal`: looks through the engine's journals before the engine may repair them,
-//! - `manifest`: checks which files make up the engine's tables,
 //! - `witness`: what had been acknowledged when the previous process ended,
-//! - `engine`: the engine, set up for this load, and the filter that drops what has expired,
+//! - `frame`: the bytes of the log; `log`: its files; `replay`: reads it back,
+//! - `memory`: what the log has and the tables do not have yet,
+//! - `tables`: sorted files, merged in the background, where what has expired is dropped,
+//! - `manifest`: checks which files make up the tables,
+//! - `engine`: log, memory and tables as one,
 //! - `value`: the bytes of a record as they are stored,
 //! - `index`: the records that are not settled, in memory,
 //! - `space`: what is held, and what the limits and the disk leave room for,
@@ -13,15 +15,19 @@
 
 mod directory;
 mod engine;
+mod frame;
 mod index;
-mod journal;
+mod log;
 mod manifest;
+mod memory;
 mod open;
 mod options;
 mod recent;
+mod replay;
 mod restore;
 mod space;
 mod store;
+mod tables;
 mod value;
 mod witness;
 mod writer;

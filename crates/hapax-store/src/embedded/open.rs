@@ -5,7 +5,6 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
-use fjall::PersistMode;
 use hapax_core::key::RecordKey;
 use hapax_core::record::{State, UnknownReason};
 use hapax_core::secret::HashKeys;
@@ -13,11 +12,15 @@ use hapax_core::store::StoreError;
 use hapax_core::time::{Clock, Timestamp};
 
 use super::directory::Directory;
-use super::engine::{Engine, FilterClock};
+use super::engine::{Engine, EngineError, Opening};
+use super::frame::{FrameBuilder, LogKey};
 use super::index::{Index, OpenRecord};
-use super::journal::{self, BATCH_KEY, BatchInfo};
+use super::log::Log;
 use super::manifest;
+use super::memory::{Change, Table};
 use super::options::Options;
+use super::replay::LogError;
+use super::tables::{self, FilterClock};
 use super::value;
 use crate::clock::Monotonic;
 
@@ -54,7 +57,7 @@ pub enum OpenError {
         path: PathBuf,
     },
     /// The store was written by a version of hapax with another layout.
-    #[error("the store has format {found}, and this program knows format 1")]
+    #[error("the store has format {found}, and this program knows format 2")]
     Version {
         /// The format's number.
         found: String,
@@ -74,7 +77,7 @@ impl OpenError {
         }
     }
 
-    pub(super) fn engine(what: &'static str) -> impl Fn(fjall::Error) -> Self {
+    pub(super) fn engine(what: &'static str) -> impl Fn(lsm_tree::Error) -> Self {
         move |error| Self::Damaged {
             what: what.to_owned(),
             source: Some(Box::new(error)),
@@ -85,7 +88,8 @@ impl OpenError {
 /// What recovery found.
 pub(super) struct Recovered {
     pub(super) directory: Directory,
-    pub(super) engine: Engine,
+    pub(super) engine: Arc<Engine>,
+    pub(super) log: Log,
     pub(super) keys: Arc<HashKeys>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) index: Index,
@@ -98,6 +102,9 @@ pub(super) struct Recovered {
 /// Claims that one batch of recovery turns unknown.
 const INTERRUPTED_PER_BATCH: usize = 512;
 
+/// Records that are read at a time when a store is opened.
+const OPEN_PER_PAGE: usize = 4096;
+
 pub(super) fn recover(path: &Path, options: &Options) -> Result<Recovered, OpenError> {
     let mut directory = Directory::open(path, options.clock.now())?;
     let keys = Arc::new(HashKeys::derive(&directory.secret));
@@ -106,25 +113,31 @@ pub(super) fn recover(path: &Path, options: &Options) -> Result<Recovered, OpenE
         .witness
         .read()
         .ok_or_else(|| OpenError::damaged("WITNESS is not what a store writes"))?;
-    let engine = open_engine(&directory, options, witness, &keys, &filter_clock)?;
-    let last = last_batch(&engine)?;
-    let batch = last.map_or(0, |last| last.number);
+    let opening = read_engine(&directory, options, &keys, &filter_clock)?;
+    let batch = opening.batch();
     if batch < witness {
         return Err(OpenError::damaged(format!(
             "{} acknowledged batches are missing: the last is {batch}, and {witness} were acknowledged",
             witness - batch
         )));
     }
+    if directory.is_new && batch > 0 {
+        // It is written before the first batch.
+        return Err(OpenError::damaged("FORMAT is missing"));
+    }
     // Every acknowledged instant is at most this: the clock never goes back over a restart.
-    let floor = Timestamp::from_millis(last.map_or(0, |last| last.now_ms));
+    let floor = opening.now();
     let clock: Arc<dyn Clock> = Arc::new(Monotonic::new(Arc::clone(&options.clock), floor));
+    let opened = opening.finish(options);
+    let (engine, log) = opened.map_err(|error| engine_error(&directory, error))?;
     if directory.is_new {
         directory.finish()?;
     }
     let index = read_open(&engine, &keys, options)?;
     let mut recovered = Recovered {
         directory,
-        engine,
+        engine: Arc::new(engine),
+        log,
         keys,
         clock,
         index,
@@ -139,85 +152,85 @@ pub(super) fn recover(path: &Path, options: &Options) -> Result<Recovered, OpenE
     Ok(recovered)
 }
 
-fn open_engine(
+fn read_engine(
     directory: &Directory,
     options: &Options,
-    witness: u64,
     keys: &Arc<HashKeys>,
     filter_clock: &FilterClock,
-) -> Result<Engine, OpenError> {
-    let data = directory.data();
-    let is_there = data
-        .try_exists()
-        .map_err(|error| OpenError::io(&data, error))?;
-    if directory.is_new && is_there && !data.join("version").exists() {
-        // The engine was cut off while it was made, and cannot go on from there. It never held
-        // anything: it writes its marker before it takes the first record.
-        fs::remove_dir_all(&data).map_err(|error| OpenError::io(&data, error))?;
-    } else if !directory.is_new && !data.join("version").exists() {
-        return Err(OpenError::damaged("the engine's files are missing"));
-    } else if is_there {
-        let damaged = |error: Box<dyn std::error::Error + Send + Sync>| OpenError::Damaged {
-            what: error.to_string(),
-            source: Some(error),
-        };
-        manifest::check(&data).map_err(|error| damaged(error.into()))?;
-        journal::check(&data, witness).map_err(|error| damaged(error.into()))?;
+) -> Result<Opening, OpenError> {
+    if directory.is_new {
+        directory.make_folders()?;
     }
-    // The engine asserts some of what it reads from disk: for us a panic of its own while it
-    // opens is one more way of saying that the files are damaged.
+    for folder in tables::folders(&directory.data()) {
+        if manifest::is_there(&folder) {
+            manifest::check(&folder).map_err(|error| OpenError::Damaged {
+                what: error.to_string(),
+                source: Some(Box::new(error)),
+            })?;
+        } else if !directory.is_new {
+            let folder = folder.display();
+            return Err(OpenError::damaged(format!("the table {folder} is missing")));
+        } else if folder.exists() {
+            // Cut off while it was made; it never held anything.
+            fs::remove_dir_all(&folder).map_err(|error| OpenError::io(&folder, error))?;
+        }
+    }
+    let key = LogKey::derive(&directory.secret);
+    let (data, log) = (directory.data(), directory.log());
+    // The tables' engine asserts some of what it reads from disk: for us a panic of its own
+    // while it opens is one more way of saying that the files are damaged.
     let opened = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        Engine::open(&data, directory.is_new, options, keys, filter_clock)
+        Opening::read(&data, &log, options, keys, key, filter_clock)
     }));
     opened
         .map_err(|_| OpenError::damaged("the engine cannot make sense of its files"))?
-        .map_err(|error| match error {
-            fjall::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull => {
-                OpenError::io(&data, error)
-            }
-            error => OpenError::engine("the engine cannot open it")(error),
-        })?
-        .ok_or_else(|| OpenError::damaged("a table is missing"))
+        .map_err(|error| engine_error(directory, error))
 }
 
-fn last_batch(engine: &Engine) -> Result<Option<BatchInfo>, OpenError> {
-    let value = engine
-        .meta
-        .get(BATCH_KEY)
-        .map_err(OpenError::engine("the last batch cannot be read"))?;
-    value
-        .map(|value| {
-            BatchInfo::from_bytes(&value)
-                .ok_or_else(|| OpenError::damaged("the last batch's number is cut short"))
-        })
-        .transpose()
+/// A disk that is full is no damage.
+fn engine_error(directory: &Directory, error: EngineError) -> OpenError {
+    match error {
+        EngineError::Tables(lsm_tree::Error::Io(error))
+        | EngineError::Log(LogError::Io(_, error))
+            if error.kind() == io::ErrorKind::StorageFull =>
+        {
+            OpenError::io(&directory.data(), error)
+        }
+        error => OpenError::Damaged {
+            what: error.to_string(),
+            source: Some(Box::new(error)),
+        },
+    }
 }
 
 /// Reads every record that is not settled. One that is damaged is kept and remembered.
 fn read_open(engine: &Engine, keys: &HashKeys, options: &Options) -> Result<Index, OpenError> {
     let mut index = Index::default();
-    for entry in engine.open.iter() {
-        let (key, value) = entry
-            .into_inner()
+    let mut after = None;
+    loop {
+        let page = engine
+            .page(Table::Open, after, OPEN_PER_PAGE, usize::MAX)
             .map_err(OpenError::engine("an outstanding record cannot be read"))?;
-        let key = <[u8; 16]>::try_from(&*key)
-            .map(RecordKey::from_bytes)
-            .map_err(|_| OpenError::damaged("an outstanding record has no proper key"))?;
-        let damage = match value::decode(keys, &key, &value) {
-            Ok(held) => match OpenRecord::of(&held) {
-                Some(record) => {
-                    index.put(key, record);
-                    continue;
-                }
-                None => "a settled record among the outstanding",
-            },
-            Err(StoreError::Damaged { what }) => what,
-            Err(_) => "it cannot be decoded",
-        };
-        index.note_damage(key, damage);
-        options.observer.damaged(damage);
+        for (key, value) in page.records {
+            let damage = match value::decode(keys, &key, &value) {
+                Ok(held) => match OpenRecord::of(&held) {
+                    Some(record) => {
+                        index.put(key, record);
+                        continue;
+                    }
+                    None => "a settled record among the outstanding",
+                },
+                Err(StoreError::Damaged { what }) => what,
+                Err(_) => "it cannot be decoded",
+            };
+            index.note_damage(key, damage);
+            options.observer.damaged(damage);
+        }
+        after = page.until;
+        if after.is_none() {
+            return Ok(index);
+        }
     }
-    Ok(index)
 }
 
 /// Turns every outstanding claim of the previous process into an unknown outcome (P16).
@@ -225,12 +238,11 @@ fn interrupt(recovered: &mut Recovered) -> Result<(), OpenError> {
     let interrupted: Vec<RecordKey> = recovered.index.outstanding().collect();
     let failed = OpenError::engine("interrupted claims cannot be written");
     for chunk in interrupted.chunks(INTERRUPTED_PER_BATCH) {
-        let engine = &recovered.engine;
         let now = recovered.clock.now();
-        let mut batch = engine.db.batch().durability(Some(PersistMode::SyncData));
+        let mut changes = Vec::with_capacity(chunk.len());
         let mut written = Vec::with_capacity(chunk.len());
         for key in chunk {
-            let value = engine.open.get(key.as_bytes()).map_err(&failed)?;
+            let value = recovered.engine.get(Table::Open, key).map_err(&failed)?;
             let value =
                 value.ok_or_else(|| OpenError::damaged("a record went while it was read"))?;
             let refused = |error: StoreError| OpenError::damaged(error.to_string());
@@ -240,19 +252,15 @@ fn interrupt(recovered: &mut Recovered) -> Result<(), OpenError> {
                 response: None,
             };
             held.written_at = now;
-            let value = value::encode(&recovered.keys, key, &held).map_err(refused)?;
-            batch.insert(&engine.open, key.as_bytes(), value);
+            changes.push(Change {
+                key: *key,
+                table: Table::Open,
+                value: Some(value::encode(&recovered.keys, key, &held).map_err(refused)?),
+                is_alone: false,
+            });
             written.extend(OpenRecord::of(&held).map(|record| (*key, record)));
         }
-        let number = recovered.batch + 1;
-        let info = BatchInfo {
-            number,
-            now_ms: now.as_millis(),
-            min_seqno: engine.db.seqno(),
-        };
-        batch.insert(&engine.meta, BATCH_KEY, info.to_bytes());
-        batch.commit().map_err(&failed)?;
-        recovered.batch = number;
+        recovered.write(now, changes).map_err(&failed)?;
         for (key, record) in written {
             recovered.index.put(key, record);
         }
@@ -261,4 +269,19 @@ fn interrupt(recovered: &mut Recovered) -> Result<(), OpenError> {
     witnessed.map_err(|error| OpenError::io(&recovered.directory.data(), error))?;
     recovered.interrupted = interrupted.len();
     Ok(())
+}
+
+impl Recovered {
+    /// Writes a batch, synced.
+    pub(super) fn write(&mut self, now: Timestamp, changes: Vec<Change>) -> lsm_tree::Result<()> {
+        let number = self.batch + 1;
+        let mut frame = FrameBuilder::default();
+        frame.begin(number, now.as_millis());
+        changes.iter().for_each(|change| frame.put(change));
+        self.log.append(&mut frame)?;
+        self.log.sync()?;
+        self.batch = number;
+        let changes = changes.into_iter();
+        Ok(self.engine.publish(&mut self.log, number, now, changes)?)
+    }
 }

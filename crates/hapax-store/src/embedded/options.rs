@@ -15,11 +15,12 @@ pub struct Options {
     /// How much it may hold.
     pub limits: Limits,
     /// No new claim is taken when the disk has less free than this, so that the claims that
-    /// are outstanding can still be settled. Default 256 MiB, four journals of the engine.
+    /// are outstanding can still be settled. Default 256 MiB, as much as the log may take.
     pub min_free_disk: u64,
     /// Memory for blocks that were read. Default 64 MiB.
     pub cache_bytes: u64,
-    /// Memory for each of the two tables before it is written out. Default 32 MiB.
+    /// Memory for what was written lately before it goes to the tables; as much again while it
+    /// is written out, and up to four times as much when the disk is slow. Default 32 MiB.
     pub memtable_bytes: u64,
     /// The clock; a store raises it to the last instant of the previous process.
     pub clock: Arc<dyn Clock>,

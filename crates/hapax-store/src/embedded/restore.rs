@@ -4,13 +4,12 @@ use std::ffi::OsString;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use fjall::PersistMode;
 use hapax_core::key::RecordKey;
 use hapax_core::record::{Held, State};
 use hapax_core::secret::Secret;
 
 use super::directory::{self, Directory};
-use super::journal::{BATCH_KEY, BatchInfo};
+use super::memory::{Change, Table};
 use super::open::{self, OpenError, Recovered};
 use super::options::Options;
 use super::value;
@@ -66,26 +65,22 @@ impl EmbeddedRestore {
         let Some(store) = &mut self.store else {
             return Ok(());
         };
-        let engine = &store.engine;
         let failed = OpenError::engine("it cannot be written");
-        // Synced once, at the end.
-        let mut batch = engine.db.batch();
+        let mut changes = Vec::with_capacity(records.len());
         for (key, held) in records {
-            let value = value::encode(&store.keys, key, held).map_err(TransferError::Record)?;
-            let table = match held.record.state {
-                State::Outstanding { .. } | State::Unknown { .. } => &engine.open,
-                State::Completed(_) | State::Rejected(_) => &engine.settled,
-            };
-            batch.insert(table, key.as_bytes(), value);
+            changes.push(Change {
+                key: *key,
+                table: match held.record.state {
+                    State::Outstanding { .. } | State::Unknown { .. } => Table::Open,
+                    State::Completed(_) | State::Rejected(_) => Table::Settled,
+                },
+                value: Some(value::encode(&store.keys, key, held).map_err(TransferError::Record)?),
+                is_alone: true,
+            });
         }
-        let info = BatchInfo {
-            number: store.batch + 1,
-            now_ms: store.clock.now().as_millis(),
-            min_seqno: engine.db.seqno(),
-        };
-        batch.insert(&engine.meta, BATCH_KEY, info.to_bytes());
-        batch.commit().map_err(failed)?;
-        store.batch += 1;
+        let now = store.clock.now();
+        store.write(now, changes).map_err(&failed)?;
+        store.engine.flush(now).map_err(failed)?;
         Ok(())
     }
 
@@ -102,12 +97,6 @@ impl EmbeddedRestore {
 }
 
 fn finish(store: Recovered, unfinished: &Path, path: &Path) -> Result<(), OpenError> {
-    let failed = OpenError::engine("it cannot be written");
-    store
-        .engine
-        .db
-        .persist(PersistMode::SyncAll)
-        .map_err(failed)?;
     let witnessed = store.directory.witness.write(store.batch);
     witnessed
         .and_then(|()| store.directory.witness.sync())

@@ -21,7 +21,7 @@ const BLOCK_BYTES: u64 = 512;
 pub(super) struct Space {
     limits: Limits,
     min_free_disk: u64,
-    data: PathBuf,
+    log: PathBuf,
     running: Stopwatch,
     /// When the next sample is due, in milliseconds of `running`.
     due_ms: AtomicU64,
@@ -30,11 +30,11 @@ pub(super) struct Space {
 }
 
 impl Space {
-    pub(super) fn new(options: &Options, data: PathBuf) -> Self {
+    pub(super) fn new(options: &Options, log: PathBuf) -> Self {
         Self {
             limits: options.limits,
             min_free_disk: options.min_free_disk,
-            data,
+            log,
             running: Stopwatch::start(),
             due_ms: AtomicU64::new(0),
             bytes: AtomicU64::new(0),
@@ -59,7 +59,7 @@ impl Space {
 
     /// Records held, by the engine's own count, which takes each version for a record.
     pub(super) fn records(&self, engine: &Engine, open_len: usize) -> u64 {
-        (engine.settled.approximate_len() + open_len) as u64
+        (engine.settled_len() + open_len) as u64
     }
 
     /// Bytes on disk at the last sample.
@@ -80,20 +80,18 @@ impl Space {
         if !is_ours {
             return;
         }
-        // The engine's own figure for its journals would wait for the sync under way.
-        let tables = engine.settled.disk_space() + engine.open.disk_space();
         self.bytes
-            .store(tables + self.journal_bytes(), Ordering::Release);
+            .store(engine.table_bytes() + self.log_bytes(), Ordering::Release);
         // A disk that does not say is taken for full: no claim is better than half a claim.
-        let free = rustix::fs::statvfs(&self.data)
+        let free = rustix::fs::statvfs(&self.log)
             .map_or(0, |stat| stat.f_bavail.saturating_mul(stat.f_frsize));
         self.is_disk_full
             .store(free < self.min_free_disk, Ordering::Release);
     }
 
-    /// What the journals take: they are made 64 MiB long, and most of that is a hole.
-    fn journal_bytes(&self) -> u64 {
-        let Ok(entries) = fs::read_dir(&self.data) else {
+    /// What the log takes, with its files that wait to be used again.
+    fn log_bytes(&self) -> u64 {
+        let Ok(entries) = fs::read_dir(&self.log) else {
             return 0;
         };
         entries

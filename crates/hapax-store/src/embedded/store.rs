@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::ops::Bound;
+use std::io;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 
+use bytes::Bytes;
 use hapax_core::key::RecordKey;
 use hapax_core::record::{ClaimId, Held, Record};
 use hapax_core::secret::{HashKeys, Secret};
@@ -20,6 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::directory::Directory;
 use super::engine::Engine;
 use super::index::Index;
+use super::memory::Table;
 use super::open::{self, OpenError};
 use super::options::{Health, Options};
 use super::space::Space;
@@ -46,6 +48,8 @@ pub struct EmbeddedStore {
     shared: Arc<Shared>,
     operations: mpsc::Sender<Operation>,
     writer: Option<JoinHandle<()>>,
+    /// The flusher and the merger.
+    background: Vec<JoinHandle<()>>,
     compaction: Mutex<Option<JoinHandle<()>>>,
     interrupted: usize,
 }
@@ -64,7 +68,7 @@ enum Look {
 /// What callers and the writer share.
 pub(super) struct Shared {
     // The order is that in which they are dropped: the lock goes last.
-    pub(super) engine: Engine,
+    pub(super) engine: Arc<Engine>,
     pub(super) keys: Arc<HashKeys>,
     pub(super) clock: Arc<dyn Clock>,
     pub(super) index: RwLock<Index>,
@@ -81,7 +85,7 @@ pub(super) struct Shared {
 
 impl EmbeddedStore {
     /// Opens the store in `path`, or makes a new one. Claims that a previous process held are
-    /// unknown from here on (P16). Costs a pass over the journals and over the records that
+    /// unknown from here on (P16). Costs a pass over the log and over the records that
     /// are not settled; blocks.
     ///
     /// # Errors
@@ -90,7 +94,7 @@ impl EmbeddedStore {
         let path = path.as_ref();
         let recovered = open::recover(path, &options)?;
         let shared = Arc::new(Shared {
-            space: Space::new(&options, recovered.directory.data()),
+            space: Space::new(&options, recovered.directory.log()),
             engine: recovered.engine,
             keys: recovered.keys,
             clock: recovered.clock,
@@ -103,18 +107,42 @@ impl EmbeddedStore {
             directory: recovered.directory,
         });
         let (operations, queue) = mpsc::channel(QUEUE);
-        let writer = Writer::new(Arc::clone(&shared), recovered.batch);
-        let writer = thread::Builder::new()
-            .name("hapax-writer".to_owned())
-            .spawn(move || writer.run(queue))
-            .map_err(|error| OpenError::io(path, error))?;
-        Ok(Self {
+        let writer = Writer::new(Arc::clone(&shared), recovered.log, recovered.batch);
+        let mut store = Self {
             shared,
             operations,
-            writer: Some(writer),
+            writer: None,
+            background: Vec::new(),
             compaction: Mutex::default(),
             interrupted: recovered.interrupted,
-        })
+        };
+        // From here on, dropping it ends the threads that are there.
+        store
+            .start(writer, queue)
+            .map_err(|error| OpenError::io(path, error))?;
+        Ok(store)
+    }
+
+    fn start(&mut self, writer: Writer, queue: mpsc::Receiver<Operation>) -> io::Result<()> {
+        let thread = |name: &str| thread::Builder::new().name(name.to_owned());
+        let shared = Arc::clone(&self.shared);
+        self.background.push(thread("hapax-flusher").spawn(move || {
+            let flushed = shared.engine.flush_until_stopped(&*shared.clock);
+            if let Err(error) = flushed {
+                // What is in memory stays in the log, and is not tried again: the same as a
+                // failed sync. The writer must not wait for this thread.
+                shared.fail(&error);
+                shared.engine.stop();
+            }
+        })?);
+        let shared = Arc::clone(&self.shared);
+        self.background.push(thread("hapax-merger").spawn(move || {
+            shared.engine.merge_until_stopped(|error| {
+                shared.unreadable(error);
+            });
+        })?);
+        self.writer = Some(thread("hapax-writer").spawn(move || writer.run(queue))?);
+        Ok(())
     }
 
     /// How many claims of the previous process became unknown when the store was opened.
@@ -192,7 +220,7 @@ impl EmbeddedStore {
         let now_bar = self.shared.clock.now().as_millis() / EXPIRY_BAR_MS;
         let mut expiries = lock(&self.shared.expiries);
         let expired: u64 = expiries.range(..now_bar).map(|(_, count)| count).sum();
-        let held = self.shared.engine.settled.approximate_len() as u64;
+        let held = self.shared.engine.settled_len() as u64;
         let mut compaction = lock(&self.compaction);
         let is_running = compaction
             .as_ref()
@@ -200,14 +228,11 @@ impl EmbeddedStore {
         if expired < MIN_EXPIRED_TO_COMPACT || expired < held / 2 || is_running {
             return;
         }
-        let settled = self.shared.engine.settled.clone();
-        // A compaction that fails leaves everything as it was: room is all that is lost.
+        let engine = Arc::clone(&self.shared.engine);
+        // One that fails leaves everything as it was: room is all that is lost.
         let spawned = thread::Builder::new()
             .name("hapax-compaction".to_owned())
-            .spawn(move || {
-                let written_out = settled.rotate_memtable_and_wait();
-                drop(written_out.and_then(|()| settled.major_compact()));
-            });
+            .spawn(move || drop(engine.rewrite_settled()));
         if let Ok(thread) = spawned {
             *compaction = Some(thread);
             *expiries = expiries.split_off(&now_bar);
@@ -224,9 +249,9 @@ impl Shared {
     }
 
     /// From now on nothing is written.
-    pub(super) fn fail(&self, error: &fjall::Error) {
+    pub(super) fn fail(&self, error: &lsm_tree::Error) {
         let reason = match error {
-            fjall::Error::Io(error) => error.to_string(),
+            lsm_tree::Error::Io(error) => error.to_string(),
             error => error.to_string(),
         };
         self.options.observer.failed(&reason);
@@ -237,21 +262,21 @@ impl Shared {
 
     /// What the `settled` table holds of `key`, expired or not.
     pub(super) fn settled(&self, key: &RecordKey) -> Result<Option<Held>, StoreError> {
-        let value = self.engine.settled.get(key.as_bytes());
+        let value = self.engine.get(Table::Settled, key);
         let value = value.map_err(|error| self.unreadable(error))?;
         value.map(|value| self.decode(key, &value)).transpose()
     }
 
     /// The record of a key that the index has.
     pub(super) fn open_record(&self, key: &RecordKey) -> Result<Held, StoreError> {
-        let value = self.engine.open.get(key.as_bytes());
+        let value = self.engine.get(Table::Open, key);
         match value.map_err(|error| self.unreadable(error))? {
             Some(value) => self.decode(key, &value),
             None => Err(self.note_damage(key, "it is gone")),
         }
     }
 
-    fn decode(&self, key: &RecordKey, value: &[u8]) -> Result<Held, StoreError> {
+    fn decode(&self, key: &RecordKey, value: &Bytes) -> Result<Held, StoreError> {
         value::decode(&self.keys, key, value).map_err(|error| match error {
             StoreError::Damaged { what } => self.note_damage(key, what),
             error => error,
@@ -268,7 +293,7 @@ impl Shared {
 
     /// The engine could not read a block: damage that cannot be pinned on one record, or a
     /// disk that does not answer. Nothing was written either way.
-    fn unreadable(&self, error: fjall::Error) -> StoreError {
+    fn unreadable(&self, error: lsm_tree::Error) -> StoreError {
         self.options.observer.damaged("a block of a table");
         StoreError::Refused {
             reason: "a table cannot be read",
@@ -385,62 +410,42 @@ impl Shared {
         limit: usize,
     ) -> Result<Page, StoreError> {
         let now = self.clock.now();
-        let from = after.map_or(Bound::Unbounded, |Cursor(key)| {
-            Bound::Excluded(*key.as_bytes())
-        });
-        let range = (from, Bound::<[u8; 16]>::Unbounded);
-        // One instant for both tables: a record that moves from one to the other is in one.
-        let snapshot = self.engine.db.snapshot();
-        let mut open = tagged(fjall::Readable::range(&snapshot, &self.engine.open, range));
-        let mut settled = tagged(fjall::Readable::range(
-            &snapshot,
-            &self.engine.settled,
-            range,
-        ));
-        let mut heads = (open.next(), settled.next());
-        let (mut page, mut bytes) = (Page::default(), 0);
-        for _ in 0..LIST_SCAN_RECORDS {
-            if page.records.len() >= limit || bytes >= LIST_SCAN_BYTES {
+        let after = after.map(|Cursor(key)| key);
+        let read = |table| {
+            let page = self
+                .engine
+                .page(table, after, LIST_SCAN_RECORDS, LIST_SCAN_BYTES);
+            page.map_err(|error| self.unreadable(error))
+        };
+        let (open, settled) = (read(Table::Open)?, read(Table::Settled)?);
+        let until = open.until.into_iter().chain(settled.until).min();
+        // Not one instant for both tables: a record that moved in between is in both, or was
+        // claimed anew, and the later word counts.
+        let mut found: BTreeMap<RecordKey, Held> = BTreeMap::new();
+        for (key, value) in open.records.into_iter().chain(settled.records) {
+            // A damaged record is counted and left out: the others are still there to see.
+            if until.is_none_or(|until| key <= until)
+                && let Ok(held) = self.decode(&key, &value)
+                && found
+                    .get(&key)
+                    .is_none_or(|other| other.written_at <= held.written_at)
+            {
+                found.insert(key, held);
+            }
+        }
+        let mut page = Page::default();
+        for (key, held) in found {
+            if page.records.len() >= limit {
                 return Ok(page);
             }
-            let entry = match &heads {
-                (None, None) => {
-                    page.next = None;
-                    return Ok(page);
-                }
-                (Some(Ok(left)), Some(Ok(right))) if right.0 < left.0 => {
-                    std::mem::replace(&mut heads.1, settled.next())
-                }
-                (Some(_), _) => std::mem::replace(&mut heads.0, open.next()),
-                (None, Some(_)) => std::mem::replace(&mut heads.1, settled.next()),
-            };
-            let Some(entry) = entry else { continue };
-            let (key, value) = entry.map_err(|error| self.unreadable(error))?;
             page.next = Some(Cursor(key));
-            bytes += value.len();
-            // A damaged record is counted and left out: the others are still there to see.
-            let Ok(held) = self.decode(&key, &value) else {
-                continue;
-            };
             if filter.matches(&held, now) {
                 page.records.push((key, held));
             }
         }
+        page.next = until.map(Cursor);
         Ok(page)
     }
-}
-
-type Tagged = Result<(RecordKey, fjall::UserValue), fjall::Error>;
-
-/// The records of a table; entries whose key is not a record's are none.
-fn tagged(entries: fjall::Iter) -> impl Iterator<Item = Tagged> {
-    entries.filter_map(|entry| match entry.into_inner() {
-        Ok((key, value)) => {
-            let key = <[u8; 16]>::try_from(&*key).ok()?;
-            Some(Ok((RecordKey::from_bytes(key), value)))
-        }
-        Err(error) => Some(Err(error)),
-    })
 }
 
 impl Drop for EmbeddedStore {
@@ -452,6 +457,10 @@ impl Drop for EmbeddedStore {
         // A thread that panicked has nothing more to finish.
         if let Some(writer) = self.writer.take() {
             drop(writer.join());
+        }
+        self.shared.engine.stop();
+        for thread in self.background.drain(..) {
+            drop(thread.join());
         }
         if let Some(compaction) = lock(&self.compaction).take() {
             drop(compaction.join());

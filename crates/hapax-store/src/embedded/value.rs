@@ -19,7 +19,7 @@ use crate::gauges::NEVER;
 
 pub(super) const HEAD_LEN: usize = 24;
 
-pub(super) fn encode(keys: &HashKeys, key: &RecordKey, held: &Held) -> Result<Vec<u8>, StoreError> {
+pub(super) fn encode(keys: &HashKeys, key: &RecordKey, held: &Held) -> Result<Bytes, StoreError> {
     let mut head = [0; HEAD_LEN];
     let instants = [
         held.written_at,
@@ -33,15 +33,14 @@ pub(super) fn encode(keys: &HashKeys, key: &RecordKey, held: &Held) -> Result<Ve
     let mut value = Vec::with_capacity(HEAD_LEN + record.len());
     value.extend_from_slice(&head);
     value.extend_from_slice(&record);
-    Ok(value)
+    Ok(value.into())
 }
 
-pub(super) fn decode(keys: &HashKeys, key: &RecordKey, value: &[u8]) -> Result<Held, StoreError> {
+/// The record's content is a part of `value`, not a copy.
+pub(super) fn decode(keys: &HashKeys, key: &RecordKey, value: &Bytes) -> Result<Held, StoreError> {
     let damaged = |what| StoreError::Damaged { what };
-    let (head, record) = value
-        .split_at_checked(HEAD_LEN)
-        .ok_or(damaged("cut short"))?;
-    let record = encoding::decode(keys, key, &Bytes::copy_from_slice(record), head)?;
+    let head = value.get(..HEAD_LEN).ok_or(damaged("cut short"))?;
+    let record = encoding::decode(keys, key, &value.slice(HEAD_LEN..), head)?;
     let instant = |index| read_instant(head, index).ok_or(damaged("cut short"));
     Ok(Held {
         record,

@@ -1,23 +1,26 @@
 //! The one thread that writes.
 //!
 //! It takes what has queued up, judges each operation against the tables and what the
-//! operations before it in the same batch have staged, writes all of it as one batch of the
-//! engine, syncs, and only then answers. While it syncs, the next batch queues up.
+//! operations before it in the same batch have staged, writes all of it to the log as one frame,
+//! syncs, and only then answers. While it syncs, the next batch queues up.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
-use fjall::PersistMode;
+use bytes::Bytes;
 use hapax_core::key::RecordKey;
 use hapax_core::record::{ClaimId, Held, Record};
 use hapax_core::store::{Insert, StoreError, Write};
 use hapax_core::time::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
+use super::frame::FrameBuilder;
 use super::index::OpenRecord;
-use super::journal::{BATCH_KEY, BatchInfo};
+use super::log::Log;
+use super::memory::{Change, Table};
 use super::recent::Recent;
 use super::store::Shared;
 use super::value;
@@ -61,7 +64,7 @@ enum Answer {
 /// What a key holds after the operations of this batch so far.
 struct Staged {
     /// The record and its bytes; `None` for vacant.
-    value: Option<(Held, Vec<u8>)>,
+    value: Option<(Held, Bytes)>,
     /// Whether the key is in the `open` table, before this batch.
     was_open: bool,
     /// Whether the key may be in the `settled` table, before this batch.
@@ -90,6 +93,10 @@ impl Found {
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
+    log: Log,
+    frame: FrameBuilder,
+    /// What the batch changes in the tables.
+    changes: Vec<Change>,
     staged: HashMap<RecordKey, Staged>,
     answers: Vec<Answer>,
     bytes: usize,
@@ -101,9 +108,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(shared: Arc<Shared>, batch: u64) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, log: Log, batch: u64) -> Self {
         Self {
             shared,
+            log,
+            frame: FrameBuilder::default(),
+            changes: Vec::new(),
             staged: HashMap::new(),
             answers: Vec::new(),
             bytes: 0,
@@ -369,57 +379,59 @@ impl Writer {
         self.bytes = 0;
     }
 
-    fn write_batch(&mut self) -> fjall::Result<()> {
-        let shared = &self.shared;
-        let engine = &shared.engine;
-        let mut batch = engine.db.batch().durability(Some(shared.persist_mode()));
+    fn write_batch(&mut self) -> lsm_tree::Result<()> {
         let number = self.batch + 1;
         self.recent.begin(number);
+        self.changes.clear();
         {
-            let mut index = shared.index_mut();
-            for (key, staged) in &mut self.staged {
-                let id = key.as_bytes();
-                let (open, settled) = match &mut staged.value {
-                    Some((held, bytes)) => {
-                        let bytes = std::mem::take(bytes);
-                        if OpenRecord::of(held).is_some() {
-                            (Some(bytes), None)
-                        } else {
-                            (None, Some(bytes))
-                        }
-                    }
-                    None => (None, None),
-                };
-                if settled.is_some() {
+            let mut index = self.shared.index_mut();
+            for (key, staged) in &self.staged {
+                let value = staged.value.as_ref();
+                let is_open = value.is_some_and(|(held, _)| OpenRecord::of(held).is_some());
+                let is_settled = value.is_some() && !is_open;
+                if is_settled {
                     self.recent.note(*key);
+                    if !staged.was_open {
+                        index.enter_flight(*key);
+                    }
                 }
-                if settled.is_some() && !staged.was_open {
-                    index.enter_flight(*key);
-                }
-                match open {
-                    Some(bytes) => batch.insert(&engine.open, id, bytes),
-                    None if staged.was_open => batch.remove(&engine.open, id),
-                    None => {}
-                }
-                match settled {
-                    Some(bytes) => batch.insert(&engine.settled, id, bytes),
-                    None if staged.was_settled => batch.remove(&engine.settled, id),
-                    None => {}
+                let bytes = value.map(|(_, bytes)| bytes);
+                let tables = [
+                    (Table::Open, is_open, staged.was_open),
+                    (Table::Settled, is_settled, staged.was_settled),
+                ];
+                for (table, is_in, was_in) in tables {
+                    if is_in || was_in {
+                        self.changes.push(Change {
+                            key: *key,
+                            table,
+                            value: bytes.filter(|_| is_in).cloned(),
+                            is_alone: !was_in,
+                        });
+                    }
                 }
             }
         }
-        let info = BatchInfo {
-            number,
-            now_ms: shared.clock.now().as_millis(),
-            min_seqno: engine.db.seqno(),
-        };
-        batch.insert(&engine.meta, BATCH_KEY, info.to_bytes());
-        shared.injected_sync_fault()?;
-        batch.commit()?;
+        let now = self.shared.clock.now();
+        self.frame.begin(number, now.as_millis());
+        for change in &self.changes {
+            self.frame.put(change);
+        }
+        self.shared.injected_sync_fault()?;
+        self.log.append(&mut self.frame)?;
+        if self.shared.is_syncing() {
+            self.log.sync()?;
+        }
         self.batch = number;
-        shared.published.store(number, Ordering::Release);
+        let changes = self.changes.drain(..);
+        let published = self
+            .shared
+            .engine
+            .publish(&mut self.log, number, now, changes);
+        self.shared.published.store(number, Ordering::Release);
+        published?;
         // A witness that cannot be written means a disk that cannot: the same as a failed sync.
-        shared.directory.witness.write(number)?;
+        self.shared.directory.witness.write(number)?;
         Ok(())
     }
 
@@ -457,7 +469,7 @@ impl Answer {
 
     /// The batch may be on the disk or not. What would have written is uncertain; what only
     /// looked may have looked at it.
-    fn fail(self, error: &Arc<fjall::Error>) {
+    fn fail(self, error: &Arc<lsm_tree::Error>) {
         let source = || Some(Box::new(Arc::clone(error)) as _);
         let uncertain = || StoreError::Uncertain {
             reason: "writing or syncing failed",
@@ -487,7 +499,12 @@ impl Shared {
         }
     }
 
-    fn persist_mode(&self) -> PersistMode {
+    /// Whether a batch is synced before it is acknowledged. It is.
+    #[cfg_attr(
+        not(feature = "fault-injection"),
+        expect(clippy::unused_self, reason = "a fault may say otherwise")
+    )]
+    fn is_syncing(&self) -> bool {
         #[cfg(feature = "fault-injection")]
         if self
             .options
@@ -495,12 +512,16 @@ impl Shared {
             .dangerously_without_sync
             .load(Ordering::Acquire)
         {
-            return PersistMode::Buffer;
+            return false;
         }
-        PersistMode::SyncData
+        true
     }
 
-    fn injected_sync_fault(&self) -> fjall::Result<()> {
+    #[cfg_attr(
+        not(feature = "fault-injection"),
+        expect(clippy::unused_self, reason = "there are no faults to look for")
+    )]
+    fn injected_sync_fault(&self) -> io::Result<()> {
         #[cfg(feature = "fault-injection")]
         if self
             .options
@@ -508,7 +529,7 @@ impl Shared {
             .fail_next_sync
             .swap(false, Ordering::AcqRel)
         {
-            return Err(std::io::Error::other("an injected fault of the sync").into());
+            return Err(io::Error::other("an injected fault of the sync"));
         }
         Ok(())
     }

@@ -31,7 +31,7 @@ fn copy(from: &Path, to: &Path) {
     for path in found {
         let target = to.join(path.strip_prefix(from).expect("it lies in there"));
         fs::create_dir_all(target.parent().expect("a parent")).expect("a folder");
-        // Only the bytes: a journal is a hole of 64 MiB.
+        // Only the bytes: a segment of the log is mostly zeros.
         let bytes = fs::read(&path).expect("a file");
         let used = bytes
             .iter()
@@ -43,14 +43,14 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
-/// A closed store with records in tables and in journals.
+/// A closed store with records in tables and in the log.
 async fn make(path: &Path) {
     for part in 0..3 {
         let mut options = crate::support::options(&std::sync::Arc::new(
             hapax_store::ManualClock::new(crate::support::START),
         ));
-        // The first part is written out to tables, the last stays in the journal.
-        options.memtable_bytes = if part == 0 { 16 << 10 } else { 32 << 20 };
+        // The first part is written out to tables, the last stays in the log.
+        options.memtable_bytes = if part == 0 { 16 << 10 } else { 1 << 20 };
         let store = EmbeddedStore::open(path, options).expect("a store");
         for number in part * 100..(part + 1) * 100 {
             claim(&store, number).await;
@@ -93,7 +93,7 @@ async fn no_flipped_bit_makes_an_acknowledged_record_absent_or_different() {
         let mut random = Random(seed);
         let work = tempfile::tempdir().expect("a temporary directory");
         copy(pristine.path(), work.path());
-        // Every file alike, and of a journal only what is written.
+        // Every file alike, and of a segment only what is written.
         let victim = &found[random.below(found.len() as u64) as usize];
         let name = victim
             .strip_prefix(pristine.path())
@@ -152,16 +152,16 @@ async fn open_with_torn_end(
     if !is_acknowledged {
         fs::write(&witness, before).expect("it fits");
     }
-    let journal = path.join("data/0.jnl");
-    let bytes = fs::read(&journal).expect("a journal");
+    let segment = path.join("log/000000000001.log");
+    let bytes = fs::read(&segment).expect("a segment");
     let route = b"POST /orders";
     let at = bytes
         .windows(route.len())
         .rposition(|window| window == route);
     let file = fs::OpenOptions::new()
         .write(true)
-        .open(&journal)
-        .expect("a journal");
+        .open(&segment)
+        .expect("a segment");
     let at = at.expect("the last claim") as u64;
     file.write_all_at(&[0; 4], at).expect("it fits");
     open(path)

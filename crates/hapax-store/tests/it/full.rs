@@ -57,7 +57,7 @@ async fn a_full_disk_is_refused_before_the_claim_and_live_records_settle() {
     if crate::image::skip_reason().is_some() {
         return;
     }
-    let disk = crate::image::Image::new(128);
+    let disk = crate::image::Image::new(160);
     let mut options = options(&Arc::new(ManualClock::new(START)));
     options.min_free_disk = 32 << 20;
     let store = EmbeddedStore::open(disk.path().join("store"), options).expect("a new store");

@@ -15,6 +15,7 @@ mod crash;
 mod damage;
 mod full;
 mod image;
+mod log;
 mod model;
 mod postgres;
 mod postgres_tls;
