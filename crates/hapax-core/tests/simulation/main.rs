@@ -14,7 +14,7 @@ mod world;
 use judge::Rule;
 use setting::Fault;
 use store::Flaw;
-use world::{Tally, run, run_traced};
+use world::{Tally, World};
 
 /// Histories of a normal run, spread over the tests so that they run side by side.
 const HISTORIES: u64 = 2_000_000;
@@ -28,14 +28,15 @@ fn from_environment(name: &str) -> Option<u64> {
 /// Runs the histories of a part of the seeds and adds up what was in them.
 fn check_all(part: u64) {
     if let Some(seed) = from_environment("HAPAX_SEED") {
-        let result = run_traced(seed, Fault::None);
+        let result = World::new().run_traced(seed, Fault::None);
         assert!(result.is_ok(), "seed {seed}: {result:?}");
         return;
     }
     let count = HISTORIES / 2 * from_environment("HAPAX_CAMPAIGN").unwrap_or(1);
     let mut sum = Tally::default();
+    let mut world = World::new();
     for seed in (0..count).map(|number| 2 * number + part) {
-        let result = run(seed, Fault::None);
+        let result = world.run(seed, Fault::None);
         let broken = result
             .as_ref()
             .err()
@@ -92,8 +93,11 @@ fn no_history_breaks_a_guarantee_odd_seeds() {
 /// Runs histories with something broken on purpose until the judge says `expected`; what else
 /// it says on the way only shows that the fault has more than one face.
 fn check_caught(fault: Fault, expected: Rule) {
-    let is_caught =
-        |seed: &u64| run(*seed, fault).is_err_and(|violation| violation.rule == expected);
+    let mut world = World::new();
+    let is_caught = |seed: &u64| {
+        let result = world.run(*seed, fault);
+        result.is_err_and(|violation| violation.rule == expected)
+    };
     let caught = (0..CONTROL_HISTORIES).find(is_caught);
     assert!(
         caught.is_some(),

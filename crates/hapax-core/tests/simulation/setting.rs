@@ -1,6 +1,6 @@
 //! What may happen in a history; drawn from its seed.
 
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use hapax_core::policy::{Mode, OnStoreFailure, OnUnknown, Policy};
@@ -74,23 +74,24 @@ const REFUSE: usize = 0;
 const RESEND: usize = 1;
 const PROBE: usize = 2;
 
-/// Every policy that a history may have. Making one costs as much as a short history.
-static POLICIES: LazyLock<Vec<Arc<Policy>>> = LazyLock::new(|| {
-    (0..3 << 6)
-        .map(|number| {
-            let is = |bit: usize| number >> bit & 1 == 1;
-            Arc::new(policy(Choice {
-                on_unknown: number >> 6,
-                is_unfenced: is(5),
-                is_open: is(4),
-                is_observing: is(3),
-                is_expiring: is(2),
-                has_tombstone: is(1),
-                waits: is(0),
-            }))
-        })
-        .collect()
-});
+thread_local! {
+    /// Every policy that a history may have. Making one costs as much as a short history, and counting the uses of one
+    /// together with another thread, too.
+    static POLICIES: Vec<Arc<Policy>> = (0..3 << 6).map(|number| Arc::new(policy(numbered(number)))).collect();
+}
+
+fn numbered(number: usize) -> Choice {
+    let is = |bit: usize| number >> bit & 1 == 1;
+    Choice {
+        on_unknown: number >> 6,
+        is_unfenced: is(5),
+        is_open: is(4),
+        is_observing: is(3),
+        is_expiring: is(2),
+        has_tombstone: is(1),
+        waits: is(0),
+    }
+}
 
 impl Choice {
     fn policy(self) -> Arc<Policy> {
@@ -104,7 +105,7 @@ impl Choice {
         ];
         let add = |number, flag: &bool| number << 1 | usize::from(*flag);
         let number = flags.iter().fold(self.on_unknown, add);
-        let policy = POLICIES.get(number).cloned();
+        let policy = POLICIES.with(|policies| policies.get(number).cloned());
         policy.unwrap_or_default()
     }
 }

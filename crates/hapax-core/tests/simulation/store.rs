@@ -1,15 +1,15 @@
 //! A store of one key with a clock of its own, scripted faults, and flaws for the controls.
 
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use hapax_core::attempt::{Input, Step};
-use hapax_core::record::{ClaimId, Content, Held, Record, State, StoredResponse, UnknownReason};
+use hapax_core::record::{ClaimId, Held, Record, State, StoredResponse, UnknownReason};
 use hapax_core::store::{Insert, StoreError, Write};
 use hapax_core::time::Timestamp;
 
 use crate::random::Random;
 use crate::setting::RETENTION;
+use crate::upstream::content_of;
 
 /// What is wrong with the store on purpose: each must be caught.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,23 +56,18 @@ pub(crate) struct FakeStore {
     pub(crate) downtime: u64,
     pub(crate) flaw: Flaw,
     /// Writes that were given up and have yet to arrive, with when.
-    in_flight: Vec<(u64, ClaimId, Operation)>,
+    in_flight: Vec<(u64, ClaimId, Step)>,
 }
 
-#[derive(Debug, Clone)]
-enum Operation {
-    Insert(Record),
-    Replace { expected: ClaimId, record: Record },
-    Remove { expected: ClaimId },
-}
-
+/// When a history begins.
+const FIRST_NOW: u64 = 1_000_000_000;
 /// A late write arrives at most this many milliseconds after it was given up.
 pub(crate) const MAX_LATENESS: u64 = 5_000;
 
 impl FakeStore {
-    pub(crate) fn new(flaw: Flaw) -> Self {
+    pub(crate) fn new() -> Self {
         Self {
-            now: 1_000_000_000,
+            now: FIRST_NOW,
             held: None,
             version: 0,
             claims: Vec::new(),
@@ -82,9 +77,25 @@ impl FakeStore {
             faults: 0,
             down_until: 0,
             downtime: 0,
-            flaw,
+            flaw: Flaw::None,
             in_flight: Vec::new(),
         }
+    }
+
+    /// A new store in the place of this one, with its flaw.
+    pub(crate) fn begin(&mut self, flaw: Flaw) {
+        let (mut claims, mut in_flight) = (
+            std::mem::take(&mut self.claims),
+            std::mem::take(&mut self.in_flight),
+        );
+        claims.clear();
+        in_flight.clear();
+        *self = Self {
+            claims,
+            in_flight,
+            flaw,
+            ..Self::new()
+        };
     }
 
     pub(crate) fn at(&self) -> Timestamp {
@@ -100,8 +111,8 @@ impl FakeStore {
     pub(crate) fn advance_to(&mut self, now: u64) {
         self.now = now;
         while let Some(at) = self.in_flight.iter().position(|(due, ..)| *due <= now) {
-            let (.., operation) = self.in_flight.swap_remove(at);
-            self.apply(operation);
+            let (.., write) = self.in_flight.swap_remove(at);
+            self.apply(write);
         }
         if self.flaw == Flaw::SweepsUnsettled
             && self.held.as_ref().is_some_and(|held| {
@@ -116,9 +127,9 @@ impl FakeStore {
     /// The process ends with what was in flight, some of which had arrived, and another one finds its claims (P16).
     pub(crate) fn restart(&mut self, random: &mut Random) {
         self.down_until = self.now;
-        for (.., operation) in std::mem::take(&mut self.in_flight) {
+        for (.., write) in std::mem::take(&mut self.in_flight) {
             if random.once_in(2) {
-                self.apply(operation);
+                self.apply(write);
             }
         }
         let now = self.at();
@@ -153,10 +164,8 @@ impl FakeStore {
         step: Step,
         random: &mut Random,
     ) -> Option<Input> {
-        let operation = match step {
-            Step::Insert(record) => Operation::Insert(record),
-            Step::Replace { expected, record } => Operation::Replace { expected, record },
-            Step::Remove { expected } => Operation::Remove { expected },
+        match step {
+            Step::Insert(_) | Step::Replace { .. } | Step::Remove { .. } => {}
             Step::Read => {
                 let fault = self.strikes(random).then(|| self.error(random));
                 return Some(Input::Found(match fault {
@@ -165,16 +174,16 @@ impl FakeStore {
                 }));
             }
             _ => return None,
-        };
-        if self.is_ordered {
+        }
+        if self.is_ordered && !self.in_flight.is_empty() {
             while let Some(at) = self.in_flight.iter().position(|(_, owner, _)| *owner == by) {
                 let (.., earlier) = self.in_flight.remove(at);
                 self.apply(earlier);
             }
         }
-        let is_insert = matches!(operation, Operation::Insert(_));
+        let is_insert = matches!(step, Step::Insert(_));
         if !self.strikes(random) {
-            return Some(self.apply(operation));
+            return Some(self.apply(step));
         }
         let reason = "simulated";
         let uncertain = StoreError::Uncertain {
@@ -183,12 +192,12 @@ impl FakeStore {
         };
         let error = match random.below(4) {
             0 => {
-                self.apply(operation);
+                self.apply(step);
                 uncertain
             }
             1 if self.is_late => {
                 let due = self.now + random.between(1, MAX_LATENESS);
-                self.in_flight.push((due, by, operation));
+                self.in_flight.push((due, by, step));
                 uncertain
             }
             1 | 2 => uncertain,
@@ -212,7 +221,7 @@ impl FakeStore {
         record.state = State::Completed(StoredResponse {
             status: StatusCode::CREATED,
             headers: HeaderMap::new(),
-            content: Content::Stored(Bytes::copy_from_slice(&[id])),
+            content: content_of(id),
         });
         self.write(record);
     }
@@ -239,10 +248,10 @@ impl FakeStore {
         self.held.as_ref().filter(|held| !held.is_expired(now))
     }
 
-    fn apply(&mut self, operation: Operation) -> Input {
+    fn apply(&mut self, step: Step) -> Input {
         let now = self.at();
-        match operation {
-            Operation::Insert(record) => {
+        match step {
+            Step::Insert(record) => {
                 let is_ignored = match self.flaw {
                     Flaw::InsertOverwrites => true,
                     Flaw::LapsedIsVacant => self.live().is_some_and(|held| held.is_lapsed(now)),
@@ -259,7 +268,7 @@ impl FakeStore {
                     }
                 }))
             }
-            Operation::Replace {
+            Step::Replace {
                 expected,
                 mut record,
             } => {
@@ -272,7 +281,7 @@ impl FakeStore {
                 self.write(record);
                 Input::Written(Ok(Write::Applied { now }))
             }
-            Operation::Remove { expected } => {
+            Step::Remove { expected } => {
                 if !self.holds(expected, Flaw::RemoveIgnoresExpected) {
                     return Input::Written(Ok(Write::Stale));
                 }
@@ -280,6 +289,8 @@ impl FakeStore {
                 self.version += 1;
                 Input::Written(Ok(Write::Applied { now }))
             }
+            // `perform` lets nothing else pass.
+            _ => Input::Written(Ok(Write::Stale)),
         }
     }
 

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
 use hapax_core::attempt::{Attempt, Execution, Input, Step, Ticket, UpstreamFailure};
@@ -11,7 +10,7 @@ use hapax_core::event::Event;
 use hapax_core::fingerprint::Fingerprint;
 use hapax_core::key::RecordKey;
 use hapax_core::probe::{Answer, ProbeOutcome, Probed, Resolution, resolve};
-use hapax_core::record::{ClaimId, Content, Held, State};
+use hapax_core::record::{ClaimId, Held, State};
 use hapax_core::scope::ScopeId;
 use hapax_core::settle::settlement_of;
 use hapax_core::store::{Insert, Write};
@@ -21,7 +20,7 @@ use crate::judge::{Client, Judge, Known, Rule, Violation};
 use crate::random::Random;
 use crate::setting::{Fault, LEASE, RETENTION, RETENTION_MS, Setting, UPSTREAM_TIMEOUT};
 use crate::store::{FakeStore, Flaw, MAX_LATENESS};
-use crate::upstream::{Call, Plan};
+use crate::upstream::{Call, Plan, content_of};
 
 /// More steps than any attempt may take (G10).
 const MAX_STEPS: u32 = 600;
@@ -31,12 +30,22 @@ const MAX_TURNS: u32 = 50_000;
 /// second must get what the first got.
 const PROBES: u64 = 2;
 
+/// What an attempt does next.
 enum Doing {
     Perform(Step),
     Deliver(Input),
-    Sleep { until: u64, seen: Option<u64> },
-    Upstream(Upstream),
-    Probe { until: u64, probed: Probed },
+    Sleep,
+    Hear,
+    Probe(Probed),
+}
+
+/// An attempt, and what is looked at every turn.
+struct Seat {
+    /// When it can go on.
+    due: u64,
+    /// The version of the store that it has seen, if it goes on at another, too.
+    seen: Option<u64>,
+    actor: Box<Actor>,
 }
 
 /// A probe that nobody's retry asked for.
@@ -51,6 +60,7 @@ struct Completer {
 #[derive(Clone, Copy)]
 struct Upstream {
     call: u8,
+    answers_at: u64,
     heartbeat: Option<(u64, u64)>,
     times_out_at: Option<u64>,
     /// What has come already: nothing more comes after that.
@@ -80,11 +90,11 @@ pub(crate) struct World {
     store: FakeStore,
     judge: Judge,
     calls: Vec<Call>,
-    #[allow(
-        clippy::vec_box,
-        reason = "they are large and change places with every turn"
-    )]
-    actors: Vec<Box<Actor>>,
+    seats: Vec<Seat>,
+    /// Room for the attempts to come: making it anew each time costs a tenth of the histories a second.
+    #[allow(clippy::vec_box, reason = "they go from here to the seats and back")]
+    spare: Vec<Box<Actor>>,
+    common: Common,
     completer: Option<Completer>,
     completions: u8,
     probes: Probes,
@@ -118,47 +128,76 @@ pub(crate) struct Tally {
     pub(crate) observed: u64,
 }
 
-/// Runs the history of `seed`.
-pub(crate) fn run(seed: u64, fault: Fault) -> Result<Tally, Violation> {
-    begin(seed, fault, false).run()
-}
-
-/// The same, printing every step.
-pub(crate) fn run_traced(seed: u64, fault: Fault) -> Result<Tally, Violation> {
-    begin(seed, fault, true).run()
-}
-
-fn begin(seed: u64, fault: Fault, is_traced: bool) -> World {
-    let mut random = Random::new(seed);
-    let flaw = match fault {
-        Fault::Store(flaw) => flaw,
-        _ => Flaw::None,
-    };
-    let mut store = FakeStore::new(flaw);
-    let setting = Setting::draw(&mut random, fault, &mut store);
-    let judge = Judge::new(setting.demands);
-    World {
-        random,
-        setting,
-        fault,
-        store,
-        judge,
-        calls: Vec::new(),
-        actors: Vec::new(),
-        completer: None,
-        completions: 0,
-        probes: Probes::default(),
-        arrived: 0,
-        is_calm: false,
-        is_traced,
-    }
+/// What all attempts of all histories have in common.
+struct Common {
+    outline: Arc<[(u32, u32)]>,
+    route: Arc<str>,
 }
 
 impl World {
-    fn run(mut self) -> Result<Tally, Violation> {
+    /// A world before its first history.
+    pub(crate) fn new() -> Self {
+        let mut random = Random::new(0);
+        let mut store = FakeStore::new();
+        let setting = Setting::draw(&mut random, Fault::None, &mut store);
+        Self {
+            random,
+            judge: Judge::new(setting.demands),
+            setting,
+            fault: Fault::None,
+            store,
+            calls: Vec::new(),
+            seats: Vec::new(),
+            spare: Vec::new(),
+            common: Common {
+                outline: [].into(),
+                route: "".into(),
+            },
+            completer: None,
+            completions: 0,
+            probes: Probes::default(),
+            arrived: 0,
+            is_calm: false,
+            is_traced: false,
+        }
+    }
+
+    /// Runs the history of `seed`, of which nothing depends on those before.
+    pub(crate) fn run(&mut self, seed: u64, fault: Fault) -> Result<Tally, Violation> {
+        self.begin(seed, fault);
+        self.go_on()
+    }
+
+    /// The same, printing every step.
+    pub(crate) fn run_traced(&mut self, seed: u64, fault: Fault) -> Result<Tally, Violation> {
+        self.is_traced = true;
+        let result = self.run(seed, fault);
+        self.is_traced = false;
+        result
+    }
+
+    fn begin(&mut self, seed: u64, fault: Fault) {
+        self.random = Random::new(seed);
+        self.store.begin(match fault {
+            Fault::Store(flaw) => flaw,
+            _ => Flaw::None,
+        });
+        self.setting = Setting::draw(&mut self.random, fault, &mut self.store);
+        self.judge = Judge::new(self.setting.demands);
+        self.fault = fault;
+        self.calls.clear();
+        self.leave_all();
+        self.completer = None;
+        self.completions = 0;
+        self.probes = Probes::default();
+        self.arrived = 0;
+        self.is_calm = false;
+    }
+
+    fn go_on(&mut self) -> Result<Tally, Violation> {
         let mut tally = Tally::default();
         let mut turns = 0;
-        while self.arrived < self.setting.attempts || !self.actors.is_empty() {
+        while self.arrived < self.setting.attempts || !self.seats.is_empty() {
             self.turn(&mut tally);
             turns += 1;
             self.judge
@@ -217,7 +256,7 @@ impl World {
         );
         for _ in 0..PROBES {
             self.arrive();
-            while !self.actors.is_empty() && self.judge.violation.is_none() {
+            while !self.seats.is_empty() && self.judge.violation.is_none() {
                 self.turn(tally);
             }
         }
@@ -248,10 +287,11 @@ impl World {
     /// Something comes upon the world, perhaps.
     fn befalls(&mut self, tally: &mut Tally) -> bool {
         let setting = &self.setting;
-        if setting.is_crashing && !self.actors.is_empty() && self.random.once_in(18) {
-            let count = self.actors.len() as u64;
+        if setting.is_crashing && !self.seats.is_empty() && self.random.once_in(18) {
+            let count = self.seats.len() as u64;
             let at = usize::try_from(self.random.below(count)).unwrap_or_default();
-            self.actors.swap_remove(at);
+            let seat = self.seats.swap_remove(at);
+            self.spare.push(seat.actor);
         } else if setting.is_restarting && self.random.once_in(40) {
             tally.restarts += 1;
             self.restart();
@@ -276,16 +316,23 @@ impl World {
 
     /// The process ends, and begins again on the same store (P16).
     fn restart(&mut self) {
-        self.actors.clear();
+        self.leave_all();
         self.completer = None;
         self.store.restart(&mut self.random);
     }
 
+    fn leave_all(&mut self) {
+        self.spare
+            .extend(self.seats.drain(..).map(|seat| seat.actor));
+    }
+
     /// Who could do something at once: a bit for each actor.
     fn ready(&self) -> u32 {
+        let (now, version) = (self.store.now, self.store.version);
         let mut ready = 0;
-        for (at, actor) in self.actors.iter().enumerate() {
-            ready |= u32::from(self.is_ready(actor)) << at;
+        for (at, seat) in self.seats.iter().enumerate() {
+            let is_ready = seat.due <= now || seat.seen.is_some_and(|seen| seen != version);
+            ready |= u32::from(is_ready) << at;
         }
         ready
     }
@@ -305,8 +352,8 @@ impl World {
             "a record that is not settled expires",
         );
         self.judge.known = Known::Nothing;
-        for actor in &mut self.actors {
-            actor.knew = Known::Nothing;
+        for seat in &mut self.seats {
+            seat.actor.knew = Known::Nothing;
         }
         if held.is_expired(now) {
             self.judge.begin_anew(self.calls.len());
@@ -338,16 +385,16 @@ impl World {
             scope: ScopeId::from_bytes([2; 16]),
             fingerprint: Fingerprint {
                 digest: [request; 16],
-                outline: [].into(),
+                outline: Arc::clone(&self.common.outline),
             },
             policy: Arc::clone(&self.setting.policy),
-            route: Arc::from(""),
+            route: Arc::clone(&self.common.route),
             claim: id(1),
             seal: id(2),
             trace: None,
             asked_by: None,
         };
-        self.actors.push(Box::new(Actor {
+        let actor = Actor {
             attempt: Attempt::new(ticket),
             request,
             arrived: self.store.now,
@@ -359,7 +406,19 @@ impl World {
             replies: 0,
             has_settled: false,
             is_stale: false,
-        }));
+        };
+        let actor = match self.spare.pop() {
+            Some(mut room) => {
+                *room = actor;
+                room
+            }
+            None => Box::new(actor),
+        };
+        self.seats.push(Seat {
+            due: 0,
+            seen: None,
+            actor,
+        });
     }
 
     /// An operator finds out what happened and writes it down.
@@ -395,8 +454,8 @@ impl World {
             status,
             settlement: settlement_of(status),
             headers: HeaderMap::new(),
-            content: Content::Stored(Bytes::copy_from_slice(&[id])),
-            is_first_under_way: is_seen && self.actors.iter().any(|actor| is_waited_for(actor)),
+            content: content_of(id),
+            is_first_under_way: is_seen && self.seats.iter().any(|seat| is_waited_for(&seat.actor)),
         })
     }
 
@@ -438,46 +497,17 @@ impl World {
         let _ = self.store.perform(seal, step, &mut self.random);
     }
 
-    fn is_ready(&self, actor: &Actor) -> bool {
-        let now = self.store.now;
-        match &actor.doing {
-            Doing::Perform(_) | Doing::Deliver(_) => true,
-            Doing::Sleep { until, seen } => {
-                *until <= now || seen.is_some_and(|version| version != self.store.version)
-            }
-            Doing::Upstream(upstream) => self.next_due(upstream).is_some_and(|due| due <= now),
-            Doing::Probe { until, .. } => *until <= now,
-        }
-    }
-
-    /// When the next thing comes from a call.
-    fn next_due(&self, upstream: &Upstream) -> Option<u64> {
-        let answer = self
-            .calls
-            .get(usize::from(upstream.call))
-            .map(|call| call.answers_at);
-        let heartbeat = upstream.heartbeat.map(|(_, due)| due);
-        [answer, heartbeat, upstream.times_out_at]
-            .into_iter()
-            .flatten()
-            .min()
-    }
-
     fn pass_time(&mut self, is_busy: bool) {
         let now = self.store.now;
         let to = if self.setting.is_frozen && !self.is_calm && self.random.once_in(12) {
             now + self.random.between(1_000, 2 * LEASE)
-        } else if self.setting.is_expiring && self.actors.is_empty() && self.random.once_in(3) {
+        } else if self.setting.is_expiring && self.seats.is_empty() && self.random.once_in(3) {
             now + self.random.between(1_000, 2 * RETENTION_MS)
         } else if is_busy {
             now + self.random.below(30)
         } else {
-            let sleeping = self.actors.iter().filter_map(|actor| match &actor.doing {
-                Doing::Sleep { until, .. } | Doing::Probe { until, .. } => Some(*until),
-                Doing::Upstream(upstream) => self.next_due(upstream),
-                _ => None,
-            });
-            let due = sleeping.chain(self.store.next_due()).min();
+            let due = self.seats.iter().map(|seat| seat.due);
+            let due = due.chain(self.store.next_due()).min();
             due.unwrap_or(now + self.random.below(5_000)).max(now)
         };
         self.advance_to(to);
@@ -497,66 +527,71 @@ impl World {
 
     /// The actor at `at` does one thing.
     fn act(&mut self, at: usize) {
-        let mut actor = self.actors.swap_remove(at);
-        let doing = std::mem::replace(&mut actor.doing, Doing::Deliver(Input::Waited));
-        let next = match doing {
-            Doing::Sleep { .. } => Some(Doing::Deliver(Input::Waited)),
+        let mut seat = self.seats.swap_remove(at);
+        let actor = &mut *seat.actor;
+        let goes_on = match std::mem::replace(&mut actor.doing, Doing::Sleep) {
+            Doing::Sleep => {
+                actor.doing = Doing::Deliver(Input::Waited);
+                Some((0, None))
+            }
             Doing::Perform(step) => {
-                match self
-                    .store
-                    .perform(actor.attempt.ticket().claim, step, &mut self.random)
-                {
-                    Some(input) => {
-                        actor.has_met_record |= has_met_record(&input);
-                        if let Input::Written(result) = &input {
-                            actor.is_stale = matches!(result, Ok(Write::Stale));
-                        }
-                        Some(Doing::Deliver(input))
+                let claim = actor.attempt.ticket().claim;
+                let performed = self.store.perform(claim, step, &mut self.random);
+                performed.map(|input| {
+                    actor.has_met_record |= has_met_record(&input);
+                    if let Input::Written(result) = &input {
+                        actor.is_stale = matches!(result, Ok(Write::Stale));
                     }
-                    None => None,
+                    actor.doing = Doing::Deliver(input);
+                    (0, None)
+                })
+            }
+            Doing::Hear => {
+                if let Some(input) = self.hear(actor) {
+                    actor.doing = Doing::Deliver(input);
                 }
+                Some((0, None))
             }
-            Doing::Upstream(upstream) => {
-                let input = self.hear(&mut actor, upstream);
-                Some(Doing::Deliver(input))
+            Doing::Probe(probed) => {
+                actor.doing = Doing::Deliver(Input::Probed(probed));
+                Some((0, None))
             }
-            Doing::Probe { probed, .. } => Some(Doing::Deliver(Input::Probed(probed))),
-            Doing::Deliver(input) => self.deliver(&mut actor, input),
+            Doing::Deliver(input) => self.deliver(actor, input),
         };
-        if let Some(doing) = next {
-            actor.doing = doing;
-            self.actors.push(actor);
+        if let Some((due, seen)) = goes_on {
+            (seat.due, seat.seen) = (due, seen);
+            self.seats.push(seat);
+        } else {
+            self.spare.push(seat.actor);
         }
     }
 
     /// One of the things that are due from the upstream.
-    fn hear(&mut self, actor: &mut Actor, mut upstream: Upstream) -> Input {
+    fn hear(&mut self, actor: &mut Actor) -> Option<Input> {
         let now = self.store.now;
-        let call = usize::from(upstream.call);
-        let is_answered = self
-            .calls
-            .get(call)
-            .is_some_and(|call| call.answers_at <= now);
+        let upstream = actor.upstream.as_mut()?;
+        let is_answered = upstream.answers_at <= now;
         let is_beating = upstream.heartbeat.is_some_and(|(_, due)| due <= now);
         let is_late = upstream.times_out_at.is_some_and(|due| due <= now);
-        let input = if is_answered && (!(is_beating || is_late) || self.random.once_in(2)) {
-            upstream.has_ended = true;
-            match self.calls.get(call) {
-                Some(call) => call.result(upstream.call),
-                None => Input::Failed(UpstreamFailure::AfterDispatch),
-            }
-        } else if is_late && (!is_beating || self.random.once_in(2)) {
-            upstream.times_out_at = None;
-            Input::TimedOut
-        } else {
-            upstream.heartbeat = upstream.heartbeat.map(|(every, _)| (every, now + every));
-            Input::HeartbeatDue
-        };
-        actor.upstream = Some(upstream);
-        input
+        Some(
+            if is_answered && (!(is_beating || is_late) || self.random.once_in(2)) {
+                upstream.has_ended = true;
+                match self.calls.get(usize::from(upstream.call)) {
+                    Some(call) => call.result(upstream.call),
+                    None => Input::Failed(UpstreamFailure::AfterDispatch),
+                }
+            } else if is_late && (!is_beating || self.random.once_in(2)) {
+                upstream.times_out_at = None;
+                Input::TimedOut
+            } else {
+                upstream.heartbeat = upstream.heartbeat.map(|(every, _)| (every, now + every));
+                Input::HeartbeatDue
+            },
+        )
     }
 
-    fn deliver(&mut self, actor: &mut Actor, input: Input) -> Option<Doing> {
+    /// Says when the actor goes on, and at which version of the store it need not wait for that; `None` when it is over.
+    fn deliver(&mut self, actor: &mut Actor, input: Input) -> Option<(u64, Option<u64>)> {
         let now = self.store.now;
         actor.steps += 1;
         self.judge
@@ -577,24 +612,24 @@ impl World {
         }
         match step {
             Step::Insert(_) | Step::Replace { .. } | Step::Remove { .. } | Step::Read => {
-                Some(Doing::Perform(step))
+                actor.doing = Doing::Perform(step);
+                Some((0, None))
             }
-            Step::Probe => Some(Doing::Probe {
-                until: now + self.random.below(2_000),
-                probed: self.ask(),
-            }),
-            Step::Wait(_) if self.random.once_in(10) => Some(Doing::Deliver(Input::WaitRefused)),
-            Step::Wait(time) => Some(Doing::Sleep {
-                until: now + millis(time).min(2_000),
-                seen: Some(self.store.version),
-            }),
-            Step::Pause(time) => Some(Doing::Sleep {
-                until: now + millis(time),
-                seen: None,
-            }),
+            Step::Probe => {
+                let until = now + self.random.below(2_000);
+                actor.doing = Doing::Probe(self.ask());
+                Some((until, None))
+            }
+            Step::Wait(_) if self.random.once_in(10) => {
+                actor.doing = Doing::Deliver(Input::WaitRefused);
+                Some((0, None))
+            }
+            Step::Wait(time) => Some((now + millis(time).min(2_000), Some(self.store.version))),
+            Step::Pause(time) => Some((now + millis(time), None)),
             Step::Execute(execution) => {
                 let upstream = self.dispatch(actor, execution);
-                Some(Doing::Upstream(upstream))
+                actor.doing = Doing::Hear;
+                Some((upstream.next_due(), None))
             }
             Step::Await => {
                 let upstream = actor.upstream.filter(|upstream| !upstream.has_ended);
@@ -603,7 +638,8 @@ impl World {
                     Rule::Liveness,
                     "waits for a call that has ended",
                 );
-                upstream.map(Doing::Upstream)
+                actor.doing = Doing::Hear;
+                Some((upstream?.next_due(), None))
             }
             Step::Reply(reply) => {
                 actor.replies += 1;
@@ -616,7 +652,8 @@ impl World {
                 };
                 self.judge
                     .replies(&reply, client, self.store.faults, &self.calls);
-                Some(Doing::Deliver(Input::Replied))
+                actor.doing = Doing::Deliver(Input::Replied);
+                Some((0, None))
             }
             Step::Done => {
                 let is_answered = actor.replies == 1;
@@ -645,13 +682,16 @@ impl World {
         let is_slow = self.setting.is_slow && !self.is_calm;
         let plan = Plan::random(&mut self.random, self.setting.is_troubled && !self.is_calm);
         let times = if self.fault == Fault::SentTwice { 2 } else { 1 };
+        let mut answers_at = now;
         for _ in 0..times {
             let mut call = Call::new(plan, actor.request, now, is_slow, &mut self.random);
             call.epoch = self.judge.epoch;
+            answers_at = call.answers_at;
             self.calls.push(call);
         }
         let upstream = Upstream {
             call: u8::try_from(self.calls.len().saturating_sub(1)).unwrap_or(u8::MAX),
+            answers_at,
             heartbeat: execution
                 .heartbeat
                 .map(|every| (millis(every), now + millis(every))),
@@ -660,6 +700,15 @@ impl World {
         };
         actor.upstream = Some(upstream);
         upstream
+    }
+}
+
+impl Upstream {
+    /// When the next thing comes from the call.
+    fn next_due(&self) -> u64 {
+        let heartbeat = self.heartbeat.map_or(u64::MAX, |(_, due)| due);
+        let times_out_at = self.times_out_at.unwrap_or(u64::MAX);
+        self.answers_at.min(heartbeat).min(times_out_at)
     }
 }
 
