@@ -76,7 +76,7 @@ pub fn faults(options: &Options) -> (Vec<Fault>, Vec<String>) {
 fn is_short(options: &Options, number: u64, faults: &[Fault]) -> bool {
     let is_its_turn = match options.store {
         Store::Embedded => number % 4 != 3,
-        Store::Postgres => number % 2 == 0,
+        Store::Postgres => number.is_multiple_of(2),
     };
     match options.control {
         Some(control) => control == Control::Early,
