@@ -116,9 +116,10 @@ const RULES: [Rule; 10] = [
             "thiserror",
             "tokio",
             "tokio-rustls",
+            // To kill a target, and what a campaign starts.
+            "rustix",
             // For campaigns alone, behind their feature.
             "clap",
-            "rustix",
             "toml",
         ]),
     },

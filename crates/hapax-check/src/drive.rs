@@ -2,6 +2,8 @@
 
 mod case;
 
+use std::time::Duration;
+
 use tokio::time::Instant;
 
 use crate::CheckError;
@@ -11,6 +13,7 @@ use crate::fault::Fault;
 use crate::history::{Counted, History, Identity};
 use crate::message::Message;
 use crate::random::Random;
+use crate::start::Started;
 use crate::template::{Kind, Template, Values};
 use crate::wire::{Fate, Wire};
 
@@ -24,6 +27,8 @@ pub(crate) struct Driver {
     pub(crate) template: Template,
     pub(crate) counter: Option<Counter>,
     pub(crate) restart: Option<String>,
+    /// The target, where the checker has started it.
+    pub(crate) started: Option<Started>,
     pub(crate) other_authorization: Option<String>,
 }
 
@@ -32,6 +37,8 @@ pub(crate) struct Driver {
 pub(crate) struct Baseline {
     /// By how much the count goes up for one effect.
     unit: i64,
+    /// How long it takes to answer.
+    took: Duration,
     /// Why nothing is counted, if so.
     pub(crate) uncounted: Option<String>,
     pub(crate) identities: Vec<Identity>,
@@ -54,14 +61,17 @@ impl Driver {
         drop(self.wire.open(&first).await.map_err(|error| {
             CheckError::Unreachable(self.wire.authority.clone(), error.to_string())
         })?);
+        let began = Instant::now();
         let one = match self.accepted(&first).await {
             Ok(answer) => answer,
             Err(why) => return Ok(Err(why)),
         };
+        let took = began.elapsed();
         if self.template.kind == Kind::Safe {
             let uncounted = before.err();
             return Ok(Ok(Baseline {
                 unit: 1,
+                took,
                 uncounted,
                 identities: Vec::new(),
             }));
@@ -100,6 +110,7 @@ impl Driver {
         };
         Ok(Ok(Baseline {
             unit,
+            took,
             uncounted,
             identities,
         }))
@@ -126,21 +137,29 @@ impl Driver {
         }
     }
 
-    /// Plays a case.
-    pub(crate) async fn play(&self, fault: Fault, baseline: &Baseline) -> Played {
+    /// Plays a case, or the `order`th request of it.
+    pub(crate) async fn play(&self, fault: Fault, order: u32, baseline: &Baseline) -> Played {
         if let Some(why) = self.unfit(fault) {
             return Played::Skipped(why.into());
         }
-        let mut random = Random::for_case(self.seed, fault.name());
+        let mut random = match order {
+            0 => Random::for_case(self.seed, fault.name()),
+            _ => Random::for_case(self.seed, &format!("{} {order}", fault.name())),
+        };
         let values = Values::draw(&mut random);
+        let kill_after = match fault {
+            Fault::KillTarget => kill_after(baseline.took, order, &mut random),
+            _ => Duration::ZERO,
+        };
         let before = self.count().await;
         let mut case = Case {
             driver: self,
             message: self.template.fill(&values),
             values,
-            random,
             steps: Vec::new(),
             of_incomplete: None,
+            kill_after,
+            random,
             began: Instant::now(),
         };
         if let Err(why) = case.play(fault).await {
@@ -173,9 +192,18 @@ impl Driver {
             kind: self.template.kind,
             values: case.values,
             steps: case.steps,
+            killed_after: (fault == Fault::KillTarget).then_some(case.kill_after),
             counted,
             identities: baseline.identities.clone(),
         })
+    }
+
+    /// Ends the target, if the checker has started it: afterwards its address is free.
+    pub(crate) async fn end(&self) {
+        if let Some(started) = &self.started {
+            // One that has ended by itself is what was wanted.
+            drop(started.kill().await);
+        }
     }
 
     /// Why a case says nothing about this request.
@@ -192,7 +220,10 @@ impl Driver {
         let kind = self.template.kind;
         match fault {
             Fault::SlowBody | Fault::CutBody if !has_body => Some("the request has no content"),
-            Fault::AfterRestart if self.restart.is_none() => Some("no --restart COMMAND"),
+            Fault::AfterRestart if self.restart.is_none() && self.started.is_none() => {
+                Some("no --restart COMMAND, and no --start COMMAND")
+            }
+            Fault::KillTarget if self.started.is_none() => Some("no --start COMMAND"),
             Fault::NoKey | Fault::BadKey if kind != Kind::Field => {
                 Some("the key is not in a field")
             }
@@ -203,5 +234,39 @@ impl Driver {
             }
             _ => None,
         }
+    }
+}
+
+/// When a target is killed after it was sent the request: the orders are spread evenly from at once to a third beyond the time in
+/// which it answers, and each falls somewhere in its share of that.
+fn kill_after(took: Duration, order: u32, random: &mut Random) -> Duration {
+    let share = took * 4 / 3 / Fault::KillTarget.orders();
+    let within = usize::try_from(share.as_micros()).unwrap_or(usize::MAX);
+    let within = u64::try_from(random.within(0, within)).unwrap_or_default();
+    share * order + Duration::from_micros(within)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_killed_all_over_the_time_in_which_it_answers() {
+        let took = Duration::from_millis(60);
+        let orders = Fault::KillTarget.orders();
+        for seed in 0..100 {
+            let at = |order| kill_after(took, order, &mut Random::for_case(seed, "order"));
+            let share = took * 4 / 3 / orders;
+            for order in 0..orders {
+                let (from, to) = (share * order, share * (order + 1));
+                assert!((from..=to).contains(&at(order)), "{order}: {:?}", at(order));
+            }
+            assert!(at(5) < took, "most are killed before they answer");
+            assert!(at(orders - 1) > took, "and one after that");
+        }
+        assert_eq!(
+            kill_after(Duration::ZERO, 7, &mut Random::for_case(1, "")),
+            Duration::ZERO
+        );
     }
 }

@@ -37,11 +37,13 @@ pub enum Fault {
     BadKey,
     /// The target restarts between a request and its repeat.
     AfterRestart,
+    /// The target is killed while it is at work, and started again; several orders, each killed at another moment.
+    KillTarget,
 }
 
 impl Fault {
     /// All of them, in the order of reports.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::ReplayFidelity,
         Self::Duplicate,
         Self::Concurrent,
@@ -58,6 +60,7 @@ impl Fault {
         Self::NoKey,
         Self::BadKey,
         Self::AfterRestart,
+        Self::KillTarget,
     ];
 
     /// Its name on the command line and in reports.
@@ -79,6 +82,7 @@ impl Fault {
             Self::NoKey => "no_key",
             Self::BadKey => "bad_key",
             Self::AfterRestart => "after_restart",
+            Self::KillTarget => "kill_target",
         }
     }
 
@@ -101,12 +105,21 @@ impl Fault {
             Self::NoKey => "no key",
             Self::BadKey => "keys that are none",
             Self::AfterRestart => "a restart before the repeat",
+            Self::KillTarget => "killed at work and started again, then the repeat",
         }
     }
 
     /// Whether the first attempt never arrives in full.
     pub(crate) fn is_incomplete(self) -> bool {
         matches!(self, Self::LoseRequest | Self::CutBody)
+    }
+
+    /// How many requests it takes, each with a key of its own and all the rest of the case.
+    pub(crate) fn orders(self) -> u32 {
+        match self {
+            Self::KillTarget => 8,
+            _ => 1,
+        }
     }
 
     /// Whether attempts of one request can meet.

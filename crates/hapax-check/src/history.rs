@@ -18,6 +18,8 @@ pub(crate) struct History {
     /// What the placeholders stood for.
     pub(crate) values: Values,
     pub(crate) steps: Vec<Step>,
+    /// For `kill_target`: how long after it was sent the request the target was killed.
+    pub(crate) killed_after: Option<Duration>,
     /// By the target's own count, in effects of one request; or why there is no count.
     pub(crate) counted: Result<Counted, String>,
     /// What in an answer tells one effect from another.

@@ -24,6 +24,7 @@ mod report;
 pub mod rules;
 mod run;
 mod secure;
+mod start;
 mod target;
 mod template;
 mod wire;

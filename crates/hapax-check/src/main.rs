@@ -71,6 +71,7 @@ enum StoreName {
 enum ControlName {
     Memory,
     Resend,
+    Early,
 }
 
 /// How it ends.
@@ -144,6 +145,7 @@ fn options(arguments: &Campaign) -> io::Result<Options> {
         control: arguments.control.map(|control| match control {
             ControlName::Memory => Control::Memory,
             ControlName::Resend => Control::Resend,
+            ControlName::Early => Control::Early,
         }),
         keep: arguments.keep,
     })

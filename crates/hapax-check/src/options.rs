@@ -40,6 +40,8 @@ pub struct Options {
     pub requires_key: bool,
     /// A shell command that restarts the target and ends.
     pub restart: Option<String>,
+    /// A shell command that is the target, for as long as it runs: the checker starts it, kills it and starts it again.
+    pub start: Option<String>,
     /// The credentials of another caller.
     pub other_authorization: Option<String>,
 }
@@ -75,6 +77,7 @@ impl Options {
             allow_remote: false,
             requires_key: false,
             restart: None,
+            start: None,
             other_authorization: None,
         }
     }
@@ -98,6 +101,9 @@ pub enum CheckError {
     /// The target is not on this machine.
     #[error("{0} is {1}, which is not on loopback; --allow-remote if you may send it faults")]
     Remote(String, IpAddr),
+    /// The target could not be started.
+    #[error("cannot start {0:?}: {1}")]
+    Start(String, String),
     /// Nobody listens.
     #[error("{0} cannot be reached: {1}")]
     Unreachable(String, String),

@@ -1,7 +1,7 @@
 //! A whole check: the baseline, every case in the seed's order, the verdict.
 
 use crate::count::Counter;
-use crate::drive::{Driver, Played};
+use crate::drive::{Baseline, Driver, Played};
 use crate::fault::Fault;
 use crate::judge::{Standard, judge};
 use crate::message::Message;
@@ -9,6 +9,7 @@ use crate::openapi::{self, Described};
 use crate::options::{CheckError, Options};
 use crate::random::Random;
 use crate::report::{Case, Report};
+use crate::start::Started;
 use crate::target::Target;
 use crate::template::Template;
 use crate::wire::Fate;
@@ -20,8 +21,6 @@ use crate::wire::Fate;
 /// The URL or the request makes no sense, the target is off loopback and that was not allowed, or nobody listens.
 pub async fn check(options: &Options, progress: &dyn Fn(Fault)) -> Result<Report, CheckError> {
     let target = Target::parse(&options.url)?;
-    let described = described(options, &target.path).await?;
-    let template = template(options, &target, described.as_ref())?;
     let count_with = options
         .count_with
         .as_deref()
@@ -30,6 +29,16 @@ pub async fn check(options: &Options, progress: &dyn Fn(Fault)) -> Result<Report
     let wire = target
         .wire(options.allow_remote, options.ca.as_deref())
         .await?;
+    // First of all that is asked of it: its own description, for one.
+    let started = match &options.start {
+        None => None,
+        Some(command) => {
+            let started = Started::start(command, wire.address).await;
+            Some(started.map_err(|why| CheckError::Start(command.clone(), why))?)
+        }
+    };
+    let described = described(options, &target.path).await?;
+    let template = template(options, &target, described.as_ref())?;
     let counter = match count_with {
         None => None,
         Some(target) => Some(counter(target, options).await?),
@@ -40,6 +49,7 @@ pub async fn check(options: &Options, progress: &dyn Fn(Fault)) -> Result<Report
         template,
         counter,
         restart: options.restart.clone(),
+        started,
         other_authorization: options.other_authorization.clone(),
     };
     let mut report = Report::new(
@@ -52,6 +62,7 @@ pub async fn check(options: &Options, progress: &dyn Fn(Fault)) -> Result<Report
         Ok(baseline) => baseline,
         Err(why) => {
             report.baseline = Some(why);
+            driver.end().await;
             return Ok(report);
         }
     };
@@ -65,16 +76,37 @@ pub async fn check(options: &Options, progress: &dyn Fn(Fault)) -> Result<Report
         progress(fault);
         report
             .cases
-            .push(match driver.play(fault, &baseline).await {
-                Played::Skipped(why) => Case::skipped(fault, why),
-                Played::Yes(history) => {
-                    let judgements = judge(&history, standard);
-                    Case::judged(history, judgements)
-                }
-            });
+            .push(case(&driver, fault, &baseline, standard).await);
     }
     report.cases.sort_by_key(|case| case.fault);
+    driver.end().await;
     Ok(report)
+}
+
+/// Plays a case. Of several orders, the report has the one that came out worst.
+async fn case(driver: &Driver, fault: Fault, baseline: &Baseline, standard: Standard) -> Case {
+    let mut worst: Option<Case> = None;
+    for order in 0..fault.orders() {
+        let case = match driver.play(fault, order, baseline).await {
+            Played::Skipped(why) => Case::skipped(fault, why),
+            Played::Yes(history) => {
+                let judgements = judge(&history, standard);
+                Case::judged(history, judgements)
+            }
+        };
+        let is_skipped = case.is_skipped();
+        if worst
+            .as_ref()
+            .is_none_or(|worst| case.weight() > worst.weight())
+        {
+            worst = Some(case);
+        }
+        // What cannot be done once cannot be done again.
+        if is_skipped {
+            break;
+        }
+    }
+    worst.unwrap_or_else(|| Case::skipped(fault, "it has no orders".into()))
 }
 
 /// The request that is checked, with the credentials of the command line.
@@ -156,7 +188,7 @@ async fn counter(target: Target, options: &Options) -> Result<Counter, CheckErro
 }
 
 /// How effects are told apart, in words.
-fn counting(options: &Options, baseline: &crate::drive::Baseline) -> String {
+fn counting(options: &Options, baseline: &Baseline) -> String {
     let names: Vec<&str> = baseline
         .identities
         .iter()
@@ -187,6 +219,10 @@ fn order(options: &Options) -> Vec<Fault> {
         faults.swap(at, random.within(0, at));
     }
     // Last, whatever the seed: what a restart breaks must not spoil the other cases.
-    faults.sort_by_key(|fault| *fault == Fault::AfterRestart);
+    faults.sort_by_key(|fault| match fault {
+        Fault::AfterRestart => 1,
+        Fault::KillTarget => 2,
+        _ => 0,
+    });
     faults
 }

@@ -1,5 +1,5 @@
 //! What must hold for any bytes: one function a subject, run by the tests over a corpus and its mutations, and by
-//! cargo-fuzz (`fuzz/`) for as long as somebody likes.
+//! libFuzzer (`fuzz/`, `scripts/fuzz`) for as long as somebody likes.
 //!
 //! A target takes bytes and panics where a property does not hold. Properties are more than "it does not crash": what
 //! was read is written back the same, two readers agree, an error names a place that exists.

@@ -5,6 +5,7 @@ use std::io::{self, IsTerminal, Read, Write};
 use std::path::PathBuf;
 
 use clap::Args;
+use tokio::signal::unix::SignalKind;
 
 use hapax_check::{CheckError, Fault, Grade, OpenApi, Options, Profile, Report, Tone};
 
@@ -66,6 +67,9 @@ pub(crate) struct CheckFlags {
     /// A shell command that restarts the target and ends; for after_restart.
     #[arg(long, value_name = "COMMAND")]
     restart: Option<String>,
+    /// A shell command that is the target: it is started, killed at work, and started again; for kill_target and after_restart.
+    #[arg(long, value_name = "COMMAND", conflicts_with = "restart")]
+    start: Option<String>,
     /// A file with the Authorization of the caller, in place of the request file's.
     #[arg(long, value_name = "FILE")]
     authorization_file: Option<PathBuf>,
@@ -121,6 +125,9 @@ pub(crate) enum CheckFailure {
         /// Why not.
         source: io::Error,
     },
+    /// Somebody wants it to end.
+    #[error("interrupted; the target was stopped")]
+    Interrupted,
     /// The system gives no randomness, or no runtime.
     #[error("the system: {0}")]
     System(#[source] io::Error),
@@ -132,7 +139,7 @@ impl CheckFailure {
         match self {
             Self::Check(error) => error.is_usage(),
             Self::Read { .. } => true,
-            Self::File { .. } | Self::System(_) => false,
+            Self::File { .. } | Self::Interrupted | Self::System(_) => false,
         }
     }
 }
@@ -167,6 +174,7 @@ pub(crate) fn run(flags: CheckFlags) -> Result<Checked, CheckFailure> {
         allow_remote: flags.allow_remote,
         requires_key: flags.key_required,
         restart: flags.restart,
+        start: flags.start,
         other_authorization: flags.other_authorization_file.map(read_line).transpose()?,
         ..Options::new(flags.url, seed)
     };
@@ -180,13 +188,21 @@ pub(crate) fn run(flags: CheckFlags) -> Result<Checked, CheckFailure> {
         0 => Fault::ALL.len(),
         some => some,
     };
-    let report = runtime.block_on(hapax_check::check(&options, &|fault| {
+    let progress = |fault: Fault| {
         played.set(played.get() + 1);
         if is_watched {
             let line = format!("{}/{all} {}", played.get(), fault.title());
             tell(&format!("\r\x1b[K{line} …"));
         }
-    }));
+    };
+    let report = runtime.block_on(async {
+        let check = hapax_check::check(&options, &progress);
+        // A target that was started here does not hear the terminal's interrupt, and must not be left behind.
+        tokio::select! {
+            report = check => report.map_err(CheckFailure::Check),
+            () = interrupted(), if options.start.is_some() => Err(CheckFailure::Interrupted),
+        }
+    });
     if is_watched {
         tell("\r\x1b[K");
     }
@@ -258,6 +274,22 @@ fn read(path: PathBuf) -> Result<String, CheckFailure> {
     match read {
         Ok(_) => Ok(text),
         Err(source) => Err(CheckFailure::Read { path, source }),
+    }
+}
+
+/// Returns at SIGINT or SIGTERM.
+async fn interrupted() {
+    let signal = |kind| tokio::signal::unix::signal(kind).ok();
+    let (interrupt, terminate) = (
+        signal(SignalKind::interrupt()),
+        signal(SignalKind::terminate()),
+    );
+    let (Some(mut interrupt), Some(mut terminate)) = (interrupt, terminate) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = interrupt.recv() => {}
+        _ = terminate.recv() => {}
     }
 }
 

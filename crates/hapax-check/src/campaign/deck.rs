@@ -44,6 +44,11 @@ impl Fault {
         Self::UpstreamHole,
     ];
 
+    /// Whether it moves the clock that retention is counted by.
+    pub(crate) fn is_of_clocks(self) -> bool {
+        matches!(self, Self::ClockForward | Self::ClockBack)
+    }
+
     /// Its name in results.
     pub fn name(self) -> &'static str {
         match self {

@@ -29,6 +29,8 @@ pub enum Control {
     Memory,
     /// A route that sends an operation of unknown outcome again.
     Resend,
+    /// Records that are kept for a third of the time that they are said to be.
+    Early,
 }
 
 impl Control {
@@ -37,6 +39,7 @@ impl Control {
         match self {
             Self::Memory => "memory",
             Self::Resend => "resend",
+            Self::Early => "early",
         }
     }
 }

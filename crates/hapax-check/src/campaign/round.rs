@@ -24,7 +24,7 @@ use super::state::Totals;
 use super::store::Server;
 use super::upstream::Upstream;
 use super::verdict;
-use crate::evidence::{Effects, Event, History};
+use crate::evidence::{Effect, Effects, Event, History};
 use crate::random::Random;
 
 /// Load without faults, before and after them.
@@ -40,6 +40,8 @@ pub(crate) struct Round<'a> {
     pub(crate) number: u64,
     /// A folder of its own.
     pub(crate) folder: PathBuf,
+    /// How long settled records are kept, where they expire during the round.
+    pub(crate) retention: Option<Duration>,
     /// Faults on gateways and stores.
     pub(crate) faults: Vec<Fault>,
     /// Faults on the upstream.
@@ -81,7 +83,9 @@ impl Round<'_> {
         history.write(io::BufWriter::new(file))?;
         let effects = play.log.read()?;
         let mut totals = count(&history, &effects);
-        let mut violations = verdict::judge(&history, &effects, &mut totals.checked);
+        totals.short_rounds = u64::from(self.retention.is_some());
+        let mut violations =
+            verdict::judge(&history, &effects, self.retention, &mut totals.checked);
         for (guarantee, what) in play.wrong.drain(..) {
             violations.push(verdict::Violation::new(guarantee, what));
         }
@@ -132,7 +136,7 @@ impl Round<'_> {
             16 << 20
         };
         let mut environment = Vec::new();
-        let wants_clock = |fault: &Fault| matches!(fault, Fault::ClockForward | Fault::ClockBack);
+        let wants_clock = |fault: &Fault| fault.is_of_clocks();
         if let Some(library) = faketime()
             && self.faults.iter().any(wants_clock)
         {
@@ -212,6 +216,13 @@ impl Round<'_> {
         } else {
             "5s"
         };
+        let retention = match (self.retention, self.options.control) {
+            (None, _) => String::new(),
+            (Some(kept), Some(Control::Early)) => {
+                format!("retention = \"{}ms\"\n", kept.as_millis() / 3)
+            }
+            (Some(kept), _) => format!("retention = \"{}ms\"\n", kept.as_millis()),
+        };
         let on_unknown = match self.options.control {
             Some(Control::Resend) => "resend",
             _ => "refuse",
@@ -219,7 +230,7 @@ impl Round<'_> {
         format!(
             "[server]\nupstream_timeout = \"{patience}\"\nconnect_timeout = \"500ms\"\ndrain_timeout = \"{drain}\"\n\
              [store]\nmin_free_disk = \"{min_free_disk}B\"\noperation_timeout = \"2s\"\n\
-             [defaults]\nlease = \"{lease}\"\nwait = \"{wait}\"\non_unknown = \"{on_unknown}\"\n\
+             [defaults]\nlease = \"{lease}\"\nwait = \"{wait}\"\non_unknown = \"{on_unknown}\"\n{retention}\
              [telemetry]\nlog = \"warn\"\n"
         )
     }
@@ -421,6 +432,10 @@ fn count(history: &History, effects: &Effects) -> Totals {
             }
             Event::Fault { .. } | Event::Healed { .. } => {}
         }
+    }
+    let mut with_effect: BTreeSet<(&str, &str)> = BTreeSet::new();
+    for Effect { scope, key, .. } in &effects.effects {
+        totals.again += u64::from(!with_effect.insert((scope, key)));
     }
     totals.keys = length(keys.len());
     totals.acknowledged = length(acknowledged.len());

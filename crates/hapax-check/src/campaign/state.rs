@@ -35,6 +35,12 @@ pub struct Totals {
     pub replays: u64,
     /// Effects at the upstream.
     pub effects: u64,
+    /// Rounds in which records expire and are swept.
+    #[serde(default)]
+    pub short_rounds: u64,
+    /// Effects of a record after its first: executed again once it had expired.
+    #[serde(default)]
+    pub again: u64,
     /// How often each fault fired, by name: those on the world and those of single requests.
     pub faults: BTreeMap<String, u64>,
     /// Why attempts got no final answer, by problem and the like.
@@ -102,6 +108,8 @@ impl Totals {
         self.unknown += of_it.unknown;
         self.replays += of_it.replays;
         self.effects += of_it.effects;
+        self.short_rounds += of_it.short_rounds;
+        self.again += of_it.again;
         for (sum, counts) in [
             (&mut self.faults, &of_it.faults),
             (&mut self.refusals, &of_it.refusals),
@@ -145,6 +153,15 @@ impl Totals {
                 "{} of {} keys have a final answer",
                 self.acknowledged, self.keys
             ));
+        }
+        if self.again < self.short_rounds * 10 {
+            found.push(format!(
+                "{} records were executed again after they had expired, in {} rounds",
+                self.again, self.short_rounds
+            ));
+        }
+        if self.rounds > 2 && self.short_rounds == 0 {
+            found.push("in no round did a record expire".to_owned());
         }
         found
     }
@@ -229,6 +246,20 @@ mod tests {
         assert_eq!(totals.shortcomings(&[]).len(), 1);
         totals.keys = 0;
         assert_eq!(totals.shortcomings(&[]).len(), 1);
+    }
+
+    #[test]
+    fn a_campaign_in_which_nothing_is_executed_again_shows_nothing_of_retention() {
+        let mut totals = full();
+        (totals.rounds, totals.short_rounds, totals.again) = (3, 1, 9);
+        assert_eq!(totals.shortcomings(&[]).len(), 1);
+        totals.again = 10;
+        assert_eq!(totals.shortcomings(&[]), Vec::<String>::new());
+        (totals.short_rounds, totals.again) = (0, 0);
+        assert_eq!(
+            totals.shortcomings(&[]),
+            ["in no round did a record expire"]
+        );
     }
 
     #[test]

@@ -26,12 +26,12 @@ impl Violation {
 }
 
 /// What these gateways and this campaign are held to.
-fn expect() -> Expect {
+fn expect(retention: Option<Duration>) -> Expect {
     let names = |names: &[&str]| -> BTreeSet<String> {
         names.iter().map(|name| (*name).to_owned()).collect()
     };
     Expect {
-        retention: Duration::from_secs(24 * 3600),
+        retention: retention.unwrap_or(Duration::from_secs(24 * 3600)),
         settles_within: Duration::from_secs(30),
         client_faults: names(&["cut-request", "client-leaves", "client-resets"]),
         store_faults: names(&[
@@ -48,13 +48,14 @@ fn expect() -> Expect {
     }
 }
 
-/// Every violation. Adds to `checked` how often each guarantee was looked at.
+/// Every violation, where settled records are kept for `retention`, or for a day. Adds to `checked` how often each guarantee was looked at.
 pub(crate) fn judge(
     history: &History,
     effects: &Effects,
+    retention: Option<Duration>,
     checked: &mut BTreeMap<String, u64>,
 ) -> Vec<Violation> {
-    let verdict = evidence::judge(history, effects, &expect());
+    let verdict = evidence::judge(history, effects, &expect(retention));
     let mut found = Vec::new();
     for guarantee in Guarantee::ALL {
         let tally = verdict.tally(guarantee);

@@ -28,6 +28,9 @@ const HANG_UP_PAUSE: Duration = Duration::from_millis(50);
 /// How long a restart may take: the command, and then the target's coming back.
 const RESTART: Duration = Duration::from_secs(30);
 
+/// A timer is at most this much late; what is shorter is waited for awake.
+const COARSE: Duration = Duration::from_millis(2);
+
 /// A case while it is played.
 pub(super) struct Case<'a> {
     pub(super) driver: &'a Driver,
@@ -36,6 +39,8 @@ pub(super) struct Case<'a> {
     pub(super) random: Random,
     pub(super) steps: Vec<Step>,
     pub(super) of_incomplete: Option<Result<i64, String>>,
+    /// For `kill_target`: how long after the request was sent.
+    pub(super) kill_after: Duration,
     /// When the case began: what its times are counted from.
     pub(super) began: Instant,
 }
@@ -55,6 +60,7 @@ impl Case<'_> {
                 self.first().await;
                 self.restart().await?;
             }
+            Fault::KillTarget => self.kill_target().await?,
             Fault::OtherPayload => {
                 let other = self
                     .driver
@@ -282,9 +288,39 @@ impl Case<'_> {
         }
     }
 
+    /// The target is killed some time after it has been sent all of the request; what it answers until then is lost.
+    async fn kill_target(&mut self) -> Result<(), String> {
+        let Some(target) = &self.driver.started else {
+            return Err("no --start COMMAND".into());
+        };
+        let from = self.now();
+        let fate = match self.driver.wire.open(&self.message).await {
+            Ok(mut pending) => {
+                pending.send_rest().await;
+                let due = Instant::now() + self.kill_after;
+                if self.kill_after > COARSE {
+                    sleep(self.kill_after - COARSE).await;
+                }
+                while Instant::now() < due {
+                    tokio::task::yield_now().await;
+                }
+                target.kill().await?;
+                pending.close()
+            }
+            Err(error) => Fate::Failed(format!("cannot connect: {error}")),
+        };
+        self.note_attempt_since(from, fate);
+        // Where it does not come back, the repeat shows it, and is judged.
+        drop(target.start_again().await);
+        Ok(())
+    }
+
     async fn restart(&mut self) -> Result<(), String> {
         let Some(command) = &self.driver.restart else {
-            return Err("no --restart COMMAND".into());
+            let target = self.driver.started.as_ref();
+            let target = target.ok_or("no --restart COMMAND, and no --start COMMAND")?;
+            target.kill().await?;
+            return target.start_again().await;
         };
         let mut shell = tokio::process::Command::new("sh");
         shell

@@ -69,6 +69,7 @@ fn history(fault: Fault, steps: Vec<Step>) -> History {
             of_incomplete: None,
             total: 1,
         }),
+        killed_after: None,
         identities: vec![Identity::Location],
     }
 }
@@ -160,10 +161,11 @@ fn every_mutation_of_a_good_history_is_caught() {
             total: 0,
         })
     };
-    let table: [(Fault, &str, Mutation); 24] = [
+    let table: [(Fault, &str, Mutation); 25] = [
         (Fault::ReplayFidelity, "one-effect", two),
         (Fault::LoseReply, "one-effect", two),
         (Fault::AfterRestart, "one-effect", two),
+        (Fault::KillTarget, "one-effect", two),
         (Fault::Concurrent, "one-effect", two),
         (Fault::CutBody, "one-effect", two),
         (Fault::ReplayFidelity, "acknowledged-effect", none),

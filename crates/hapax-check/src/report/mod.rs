@@ -9,6 +9,8 @@ mod table;
 mod text;
 mod timeline;
 
+use std::time::Duration;
+
 use crate::fault::Fault;
 use crate::history::{History, Step};
 use crate::judge::{Judgement, Verdict};
@@ -76,6 +78,7 @@ pub(crate) struct Case {
     skipped: Option<String>,
     values: Values,
     steps: Vec<Step>,
+    killed_after: Option<Duration>,
     judgements: Vec<Judgement>,
 }
 
@@ -123,6 +126,7 @@ impl Case {
             skipped: Some(why),
             values: Values::default(),
             steps: Vec::new(),
+            killed_after: None,
             judgements: Vec::new(),
         }
     }
@@ -133,7 +137,31 @@ impl Case {
             skipped: None,
             values: history.values,
             steps: history.steps,
+            killed_after: history.killed_after,
             judgements,
+        }
+    }
+
+    pub(crate) fn is_skipped(&self) -> bool {
+        self.skipped.is_some()
+    }
+
+    /// How bad it is: what was broken, then what could not be done or judged. Of two that are equal the first is as good.
+    pub(crate) fn weight(&self) -> (u8, Option<Grade>) {
+        let worst = |is: &dyn Fn(&Verdict) -> bool| {
+            let judgements = self.judgements.iter();
+            judgements
+                .filter(|judgement| is(&judgement.verdict))
+                .map(|judgement| judgement.rule.grade)
+                .max()
+        };
+        let broken = worst(&|verdict| matches!(verdict, Verdict::Broken(_)));
+        let open = worst(&|verdict| matches!(verdict, Verdict::Inconclusive(_)));
+        match (broken, open) {
+            (Some(_), _) => (3, broken),
+            (None, _) if self.is_skipped() => (2, None),
+            (None, Some(_)) => (1, open),
+            (None, None) => (0, None),
         }
     }
 
@@ -156,6 +184,20 @@ impl Case {
 
     /// What matters most about it, in one line.
     fn summary(&self, fail_on: Grade) -> String {
+        let what = self.what_matters(fail_on);
+        match self.killed_after {
+            Some(_) if self.state(fail_on) == State::Kept => {
+                format!("{what}: {} times, at other moments", self.fault.orders())
+            }
+            Some(after) => format!(
+                "{what} (killed {:.1} ms after it was sent)",
+                after.as_secs_f64() * 1e3
+            ),
+            None => what,
+        }
+    }
+
+    fn what_matters(&self, fail_on: Grade) -> String {
         if let Some(why) = &self.skipped {
             return why.clone();
         }
@@ -202,6 +244,7 @@ impl Report {
                 needs_ca: options.ca.is_some(),
                 count_with: options.count_with.clone(),
                 restart: options.restart.clone(),
+                start: options.start.clone(),
             },
             baseline: None,
             counting: "not counted".into(),
@@ -388,6 +431,9 @@ fn again(options: &Options) -> String {
     }
     if let Some(command) = &options.restart {
         add("restart", &curl::quote(command));
+    }
+    if let Some(command) = &options.start {
+        add("start", &curl::quote(command));
     }
     add("profile", options.profile.name());
     if options.fail_on != Grade::Should {

@@ -12,6 +12,9 @@ use super::curl::{masked, quote};
 /// A UUID, on Linux and on macOS.
 const FRESH: &str = "$(uuidgen 2>/dev/null || cat /proc/sys/kernel/random/uuid)";
 
+/// SIGKILL for the shell and what it has started.
+const KILL: &str = "kill -9 $(pgrep -P $TARGET) $TARGET; wait";
+
 /// Where the commands go.
 #[derive(Debug, Clone)]
 pub(crate) struct Scene {
@@ -23,6 +26,8 @@ pub(crate) struct Scene {
     pub(crate) count_with: Option<String>,
     /// What restarts the target.
     pub(crate) restart: Option<String>,
+    /// What the target is, where the checker has started it.
+    pub(crate) start: Option<String>,
 }
 
 impl Scene {
@@ -49,11 +54,17 @@ impl Scene {
         } else {
             curl.both(fault, one, two)
         };
+        // Where the commands start the target themselves: before it runs nobody can count, and afterwards it has to end.
+        let listens = self.until_it_listens();
+        let running = requests.iter().position(|line| *line == listens);
         if let Some(url) = self.count_with.as_ref().filter(|_| is_counted) {
             let url = url.split('#').next().unwrap_or(url);
             let count = format!("curl -sS -w '\\n'{} {}", self.ca(), quote(url));
-            requests.insert(0, count.clone());
+            requests.insert(running.map_or(0, |at| at + 1), count.clone());
             requests.push(count);
+        }
+        if running.is_some() {
+            requests.push(KILL.to_owned());
         }
         let is_used = |name: &str| requests.iter().any(|line| line.contains(name));
         let mut script = Vec::new();
@@ -64,6 +75,22 @@ impl Scene {
         }
         script.extend(requests);
         script
+    }
+
+    /// Starts the target in the background.
+    fn started(&self, command: &str) -> [String; 2] {
+        [
+            format!("sh -c {} >/dev/null & TARGET=$!", quote(command)),
+            self.until_it_listens(),
+        ]
+    }
+
+    fn until_it_listens(&self) -> String {
+        let origin = quote(&self.origin);
+        format!(
+            "until curl -so /dev/null{} {origin}; do sleep 0.1; done",
+            self.ca()
+        )
     }
 
     fn ca(&self) -> &'static str {
@@ -109,6 +136,9 @@ impl Curl<'_> {
                 Some(cut) => vec![cut, second],
                 None => vec![plain, second],
             },
+            Fault::AfterRestart | Fault::KillTarget if self.scene.start.is_some() => {
+                self.killed(fault, one, &plain, second)
+            }
             Fault::AfterRestart => {
                 let restart = self.scene.restart.clone();
                 let restart = restart.map(|command| format!("sh -c {}", quote(&command)));
@@ -119,6 +149,23 @@ impl Curl<'_> {
             }
             _ => vec![plain, second],
         }
+    }
+
+    /// The target is started, sent the request, killed, started again, and sent the repeat.
+    fn killed(&self, fault: Fault, one: &Step, plain: &str, second: String) -> Vec<String> {
+        let start = self.scene.start.as_deref().unwrap_or_default();
+        let mut lines = self.scene.started(start).to_vec();
+        if fault == Fault::KillTarget {
+            let after = one.span.to.saturating_sub(one.span.from).as_secs_f64();
+            lines.push(format!("{plain} -m 9 &"));
+            lines.push(format!("sleep {after:.3}"));
+        } else {
+            lines.push(plain.to_owned());
+        }
+        lines.push(KILL.to_owned());
+        lines.extend(self.scene.started(start));
+        lines.push(second);
+        lines
     }
 
     fn plain(&self, message: &Message) -> String {

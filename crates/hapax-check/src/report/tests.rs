@@ -49,6 +49,7 @@ fn report(fail_on: Grade) -> Report {
             of_incomplete: None,
             total: 2,
         }),
+        killed_after: None,
         identities: Vec::new(),
     };
     let standard = Standard {

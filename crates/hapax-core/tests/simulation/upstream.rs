@@ -1,5 +1,7 @@
 //! An upstream that counts its effects and fails in every way around them.
 
+use std::sync::LazyLock;
+
 use bytes::Bytes;
 use http::{HeaderMap, StatusCode};
 
@@ -60,15 +62,7 @@ impl Plan {
 
 /// The content of an answer: one byte, which says of which call it is.
 pub(crate) fn content_of(id: u8) -> Content {
-    static IDS: [u8; 256] = {
-        let mut ids = [0; 256];
-        let mut id = 0;
-        while id < ids.len() {
-            ids[id] = id as u8;
-            id += 1;
-        }
-        ids
-    };
+    static IDS: LazyLock<Vec<u8>> = LazyLock::new(|| (0..=u8::MAX).collect());
     let id = usize::from(id);
     // Borrowed: an allocation a call is too much here.
     Content::Stored(Bytes::from_static(IDS.get(id..=id).unwrap_or_default()))

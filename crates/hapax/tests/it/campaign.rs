@@ -52,6 +52,10 @@ fn holds(store: Store, rounds: u64) {
         eprintln!("skipped: {reason}");
     }
     assert_eq!(totals.shortcomings(&faults), Vec::<String>::new());
+    assert!(
+        totals.short_rounds > 0,
+        "in no round did a record expire: {totals:?}"
+    );
 }
 
 fn is_caught(control: Control) {
@@ -81,4 +85,9 @@ fn control_a_campaign_catches_a_store_in_memory() {
 #[test]
 fn control_a_campaign_catches_a_route_that_sends_again() {
     is_caught(Control::Resend);
+}
+
+#[test]
+fn control_a_campaign_catches_records_that_expire_early() {
+    is_caught(Control::Early);
 }

@@ -514,6 +514,52 @@ fn a_restart_forgets_nothing_in_a_durable_store_and_everything_in_memory() {
 }
 
 #[test]
+fn a_gateway_that_is_killed_at_work_repeats_an_effect_only_if_its_store_is_in_memory() {
+    let shop = BareShop::at_work(Duration::from_millis(80));
+    let ledger = format!("{}/ledger", shop.url);
+    for is_durable in [true, false] {
+        let folder = tempfile::tempdir().unwrap();
+        let store = match is_durable {
+            true => folder.path().join("data").display().to_string(),
+            false => "memory:".to_owned(),
+        };
+        let free = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let address = free.local_addr().unwrap();
+        drop(free);
+        let start = format!(
+            "{} serve --upstream {} --admin 127.0.0.1:0 --listen {address} --store {store} 2>/dev/null",
+            env!("CARGO_BIN_EXE_hapax"),
+            shop.url
+        );
+        let more = [
+            "--count-with",
+            &ledger,
+            "--faults",
+            "kill_target,after_restart",
+            "--start",
+            &start,
+            "--fail-on",
+            "must",
+        ];
+        let found = check(&format!("http://{address}"), Some(ORDER), &more);
+        let code = if is_durable { 0 } else { 1 };
+        assert_eq!(found.code, code, "{}{}", found.text, found.error);
+        for case in ["kill_target", "after_restart"] {
+            assert_eq!(
+                found.broke(case, "one-effect"),
+                !is_durable,
+                "{case}: {}",
+                found.text
+            );
+        }
+        assert!(
+            TcpStream::connect(address).is_err(),
+            "it ends with the check"
+        );
+    }
+}
+
+#[test]
 fn a_slow_shop_behind_hapax_tells_concurrent_repeats_when_to_come_back() {
     let shop = BareShop::at_work(Duration::from_millis(400));
     let gateway = Gateway::start(&shop.url, "");
