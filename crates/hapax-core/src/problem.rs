@@ -289,7 +289,8 @@ impl Problem {
         }
     }
 
-    /// The answer to send.
+    /// The answer to send. It carries its [`ProblemKind`] as an extension, by which whoever hands it on tells it from a
+    /// problem of the upstream.
     pub fn response(&self) -> Response<Bytes> {
         let (fragment, status, _, title) = self.kind.row();
         let mut body = String::from("{\"type\":");
@@ -309,6 +310,7 @@ impl Problem {
         body.push('}');
         let mut response = Response::new(Bytes::from(body));
         *response.status_mut() = status;
+        response.extensions_mut().insert(self.kind);
         let headers = response.headers_mut();
         headers.insert(
             CONTENT_TYPE,

@@ -240,7 +240,7 @@ pub fn replay(stored: &StoredResponse, retry: &HeaderMap) -> Result<Response<Byt
                      and is not kept.",
                 ));
             };
-            headers = HeaderMap::new();
+            headers = cors_fields(&headers);
             headers.insert(LOCATION, location);
             (StatusCode::SEE_OTHER, Bytes::new())
         }
@@ -251,6 +251,21 @@ pub fn replay(stored: &StoredResponse, retry: &HeaderMap) -> Result<Response<Byt
     *response.status_mut() = status;
     *response.headers_mut() = headers;
     Ok(response)
+}
+
+/// What lets a page of another origin read an answer: without it, a browser does not follow a `Location` either.
+fn cors_fields(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = HeaderMap::new();
+    for (name, value) in headers {
+        if is_cors(name) || *name == VARY {
+            kept.append(name.clone(), value.clone());
+        }
+    }
+    kept
+}
+
+fn is_cors(name: &HeaderName) -> bool {
+    name.as_str().starts_with("access-control-")
 }
 
 /// CORS fields are an answer to one origin. A retry from another one gets none, unless the
@@ -264,7 +279,7 @@ fn drop_foreign_cors(headers: &mut HeaderMap, retry: &HeaderMap) {
     }
     let names: Vec<HeaderName> = headers
         .keys()
-        .filter(|name| name.as_str().starts_with("access-control-"))
+        .filter(|name| is_cors(name))
         .cloned()
         .collect();
     for name in names {
@@ -410,6 +425,11 @@ mod tests {
         assert_eq!(response.status(), 303);
         assert_eq!(response.headers()["location"], "/o/1");
         assert!(!response.headers().contains_key("content-type"));
+        assert!(
+            !response
+                .headers()
+                .contains_key("access-control-allow-origin")
+        );
         let without = stored(HeaderMap::new(), Content::Withheld);
         let problem = replay(&without, &HeaderMap::new()).expect_err("nothing to send");
         assert_eq!(problem.kind, ProblemKind::ResponseUnavailable);
@@ -442,6 +462,29 @@ mod tests {
             other.expect("kept").headers()["access-control-allow-origin"],
             "*"
         );
+    }
+
+    #[test]
+    fn a_pointer_may_be_read_by_whom_the_answer_was_for() {
+        let fields_of_answer = [
+            ("location", "/o/1"),
+            ("access-control-allow-origin", "https://a.example"),
+            ("vary", "Origin"),
+        ];
+        let pointer = stored(fields(&fields_of_answer), Content::Withheld);
+        let from = |origin| {
+            let retry = fields(&[("origin", origin)]);
+            replay(&pointer, &retry)
+                .expect("a pointer")
+                .headers()
+                .clone()
+        };
+        let same = from("https://a.example");
+        assert_eq!(same["access-control-allow-origin"], "https://a.example");
+        assert_eq!(same["vary"], "Origin");
+        let other = from("https://b.example");
+        assert!(!other.contains_key("access-control-allow-origin"));
+        assert_eq!(other["location"], "/o/1");
     }
 
     #[test]

@@ -10,9 +10,10 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{
     ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_ORIGIN, ACCESS_CONTROL_REQUEST_HEADERS,
+    ACCESS_CONTROL_REQUEST_METHOD,
 };
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
@@ -23,7 +24,7 @@ use hapax_core::event::{Answered, Event, Observer, Outcome};
 use hapax_core::fingerprint::{Fingerprint, Subject};
 use hapax_core::identify::{Carried, find_key, needs_body};
 use hapax_core::key::{KeyError, RecordKey, derived_upstream_key};
-use hapax_core::policy::{Mode, UpstreamKey};
+use hapax_core::policy::{KeySource, Mode, UpstreamKey};
 use hapax_core::probe::Values;
 use hapax_core::problem::{Problem, ProblemKind};
 use hapax_core::record::ClaimId;
@@ -259,7 +260,7 @@ where
         // Only hapax says these; a client that sends them would speak for it.
         request.headers_mut().remove(settle::HAPAX_ATTEMPT);
         request.headers_mut().remove(settle::HAPAX_OUTCOME);
-        let preflight = preflight_of(&request);
+        let asked_for = self.key_fields_of_preflight(&request);
         if let Some(spans) = &self.spans {
             spans.hand_on(request.headers_mut());
         }
@@ -274,8 +275,8 @@ where
             Ok(mut response) => {
                 // A word to hapax, not to the client.
                 response.headers_mut().remove(settle::HAPAX_OUTCOME);
-                if preflight {
-                    allow_key(response.headers_mut());
+                for name in asked_for {
+                    allow_field(response.headers_mut(), name);
                 }
                 self.tell_answered(&method, response.status(), outcome, trace);
                 Ok(response.map(|inner| ResponseBody::Streaming { inner }))
@@ -287,6 +288,32 @@ where
                 Err(error)
             }
         }
+    }
+
+    /// For a CORS preflight: the fields it asks for in which the route of the request to come looks for its key (P29).
+    fn key_fields_of_preflight<B>(&self, request: &Request<B>) -> Vec<HeaderName> {
+        let headers = request.headers();
+        let announced = headers
+            .get(ACCESS_CONTROL_REQUEST_METHOD)
+            .filter(|_| *request.method() == Method::OPTIONS)
+            .and_then(|method| Method::from_bytes(method.as_bytes()).ok());
+        let Some(method) = announced else {
+            return Vec::new();
+        };
+        let policy = self
+            .shared
+            .routing
+            .route(&method, request.uri().path())
+            .policy;
+        let sources = policy.key_from.iter().filter(|_| policy.covers(&method));
+        let named = sources.filter_map(|source| match source {
+            KeySource::Header(name) => Some(name),
+            KeySource::Path(_) | KeySource::Json(_) | KeySource::Query(_) => None,
+        });
+        named
+            .filter(|name| is_named(headers, ACCESS_CONTROL_REQUEST_HEADERS, name))
+            .cloned()
+            .collect()
     }
 
     /// Starts the attempt in a task of its own and waits for its answer (P18).
@@ -495,31 +522,20 @@ pub(crate) fn claim_ids(random: RandomNumbers) -> Option<(ClaimId, ClaimId)> {
     Some((ClaimId::from_bytes(claim), ClaimId::from_bytes(seal)))
 }
 
-/// Whether this is a CORS preflight that asks for `Idempotency-Key` (P29).
-fn preflight_of<B>(request: &Request<B>) -> bool {
-    *request.method() == Method::OPTIONS
-        && names_key(
-            request
-                .headers()
-                .get_all(ACCESS_CONTROL_REQUEST_HEADERS)
-                .iter(),
-        )
-}
-
-/// Allows the key where the upstream allows the origin.
-fn allow_key(headers: &mut HeaderMap) {
-    let is_allowed = names_key(headers.get_all(ACCESS_CONTROL_ALLOW_HEADERS).iter());
+/// Allows a field where the upstream allows the origin.
+fn allow_field(headers: &mut HeaderMap, name: HeaderName) {
+    let is_allowed = is_named(headers, ACCESS_CONTROL_ALLOW_HEADERS, &name);
     if headers.contains_key(ACCESS_CONTROL_ALLOW_ORIGIN) && !is_allowed {
-        headers.append(
-            ACCESS_CONTROL_ALLOW_HEADERS,
-            HeaderValue::from_static("Idempotency-Key"),
-        );
+        headers.append(ACCESS_CONTROL_ALLOW_HEADERS, HeaderValue::from(name));
     }
 }
 
-fn names_key<'a>(values: impl Iterator<Item = &'a HeaderValue>) -> bool {
-    values
+/// Whether one of the `list` fields names `name`.
+fn is_named(headers: &HeaderMap, list: HeaderName, name: &HeaderName) -> bool {
+    headers
+        .get_all(list)
+        .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|name| name.trim().eq_ignore_ascii_case("idempotency-key"))
+        .any(|named| named.trim().eq_ignore_ascii_case(name.as_str()))
 }

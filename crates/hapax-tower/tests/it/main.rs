@@ -325,7 +325,7 @@ async fn a_preflight_may_use_the_key_where_the_service_allows_the_origin() {
         .get_all("access-control-allow-headers")
         .iter()
         .collect();
-    assert_eq!(allowed, ["content-type", "Idempotency-Key"]);
+    assert_eq!(allowed, ["content-type", "idempotency-key"]);
 }
 
 #[tokio::test(start_paused = true)]

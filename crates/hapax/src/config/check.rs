@@ -8,11 +8,11 @@ use hapax_core::policy::{KeySource, is_never_keyed};
 
 use super::diagnose::{At, Findings};
 use super::file::{
-    Admin, Fingerprint, Key, Limits, Mode, OnUnknown, Rules, Server, Store, StoreKind,
+    Admin, Cors, Fingerprint, Key, Limits, Mode, OnUnknown, Rules, Server, Store, StoreKind,
 };
 use super::pattern::{Pattern, Segment};
 use super::raw::{RawRoute, Table};
-use super::value::{Period, ScopeText, Size};
+use super::value::{AllowedOrigin, Period, ScopeText, Size};
 
 const MILLISECOND: Period = Period(std::time::Duration::from_millis(1));
 const SECOND: Period = Period::seconds(1);
@@ -121,6 +121,25 @@ pub(crate) fn limits(table: &Table<'_>, limits: &Limits, findings: &mut Findings
         ),
     ] {
         within(table, name, &value, (&least, &LARGEST_COUNT), findings);
+    }
+}
+
+/// Checks `[cors]`.
+pub(crate) fn cors(table: &Table<'_>, cors: &Cors, findings: &mut Findings<'_>) {
+    let origins = &cors.allow_origins;
+    let is_any = origins.contains(&AllowedOrigin::Any);
+    if is_any && origins.len() > 1 {
+        let message = "`*` must stand alone in `allow_origins`";
+        findings.error(&at(table, "allow_origins"), message);
+    }
+    if is_any && cors.allow_credentials {
+        let message = "`allow_credentials` needs origins by name: every page could read what it \
+                       makes its visitors' browsers ask";
+        findings.error(&at(table, "allow_credentials"), message);
+    }
+    if origins.is_empty() && cors.allow_credentials {
+        let message = "`allow_credentials` has no effect: `allow_origins` is empty";
+        findings.warning(&at(table, "allow_credentials"), message);
     }
 }
 

@@ -13,8 +13,8 @@ use serde::{Deserialize, Serialize};
 use super::store_url::StoreUrl;
 use super::upstream::{Collector, Upstream};
 use super::value::{
-    Address, FieldName, JsonPointer, LogFilter, MethodName, Network, Period, Probe, ScopeText,
-    Size, Source,
+    Address, AllowedOrigin, FieldName, JsonPointer, LogFilter, MethodName, Network, Period, Probe,
+    ScopeText, Size, Source,
 };
 
 /// The listener that callers reach, and the upstream behind it.
@@ -136,6 +136,21 @@ impl Default for Limits {
             max_outstanding_per_scope: 0,
         }
     }
+}
+
+/// Which pages of other origins may read the answers that hapax makes itself (its problems, such as 409 `in-progress`). Without
+/// it, a script of another origin sees a network error instead, and cannot tell a conflict from a lost answer. The upstream's
+/// answers are not touched: what they allow holds for them and for their replays. A preflight (`OPTIONS`) goes to the upstream,
+/// which alone knows what it takes, and must be allowed there, too.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize, JsonSchema)]
+#[serde(default, deny_unknown_fields)]
+pub(crate) struct Cors {
+    /// The origins, each as browsers send it: `https://shop.example`, with a port where it is not the usual one. Compared as
+    /// a whole; no patterns. `["*"]`, alone: every origin. The default is none. Name those that the upstream allows.
+    pub(crate) allow_origins: Vec<AllowedOrigin>,
+    /// Whether their pages may read such an answer to a request that was sent with cookies or another credential of the browser
+    /// (`credentials: "include"`). Not needed for an `Authorization` field that the script sets. Impossible with `["*"]`.
+    pub(crate) allow_credentials: bool,
 }
 
 /// The listener for operators: API, metrics and health.
@@ -514,6 +529,7 @@ pub(crate) struct RouteTableEntry {
 pub(crate) struct File {
     pub(crate) server: Server,
     pub(crate) limits: Limits,
+    pub(crate) cors: Cors,
     pub(crate) admin: Admin,
     pub(crate) store: Store,
     pub(crate) defaults: Rules,

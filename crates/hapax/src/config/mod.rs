@@ -33,7 +33,10 @@ pub(crate) use document::{init, schema};
 pub(crate) use file::{LogFormat, StoreKind};
 pub(crate) use load::{DEFAULT_FILE, Flags, Loaded, Sources, load};
 pub(crate) use route::{Route, RouteTable};
-pub(crate) use settings::{AdminSettings, Settings, StoreSettings, TelemetrySettings};
+pub(crate) use settings::{
+    AdminSettings, CorsSettings, Settings, StoreSettings, TelemetrySettings,
+};
 pub(crate) use show::Origins;
 pub(crate) use store_url::StoreUrl;
 pub(crate) use upstream::{Scheme, Upstream};
+pub(crate) use value::AllowedOrigin;

@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::diagnose::suggestion;
-use super::file::{Admin, Limits, Rules, Server, Store, Telemetry};
+use super::file::{Admin, Cors, Limits, Rules, Server, Store, Telemetry};
 
 /// A table of the file with a name, all of whose settings have defaults.
 pub(crate) trait Section: Serialize + DeserializeOwned + JsonSchema + Default {
@@ -52,6 +52,7 @@ macro_rules! sections {
 sections! {
     Server => "server",
     Limits => "limits",
+    Cors => "cors",
     Admin => "admin",
     Store => "store",
     Rules => "defaults",

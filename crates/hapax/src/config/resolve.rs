@@ -4,7 +4,7 @@ use hapax_core::policy::{KeySource, Policy};
 
 use super::check;
 use super::diagnose::{At, Findings};
-use super::file::{Admin, Limits, Rules, Server, Store, Telemetry};
+use super::file::{Admin, Cors, Limits, Rules, Server, Store, Telemetry};
 use super::names::{self, Section};
 use super::pattern::Pattern;
 use super::raw::{Origin, Raw, RawRoute, Table};
@@ -18,12 +18,14 @@ pub(crate) fn resolve(raw: &mut Raw<'_>, findings: &mut Findings<'_>) -> Setting
     let mut sections = Vec::new();
     let server: Server = section(raw, &mut sections, findings);
     let limits: Limits = section(raw, &mut sections, findings);
+    let cors: Cors = section(raw, &mut sections, findings);
     let admin: Admin = section(raw, &mut sections, findings);
     let store: Store = section(raw, &mut sections, findings);
     let rules: Rules = section(raw, &mut sections, findings);
     let telemetry: Telemetry = section(raw, &mut sections, findings);
     check::server(raw.section("server"), &server, findings);
     check::limits(raw.section("limits"), &limits, findings);
+    check::cors(raw.section("cors"), &cors, findings);
     check::admin(raw.section("admin"), &admin, &server, findings);
     check::store(raw.section("store"), &store, findings);
     check::rules(raw.section("defaults"), &rules, findings);
@@ -32,6 +34,7 @@ pub(crate) fn resolve(raw: &mut Raw<'_>, findings: &mut Findings<'_>) -> Setting
     Settings {
         server: server.into(),
         limits: limits.into(),
+        cors: cors.into(),
         admin: admin.into(),
         store: store.into(),
         routes,

@@ -11,6 +11,7 @@ use super::route::RouteTable;
 use super::show::ShownSection;
 use super::store_url::StoreUrl;
 use super::upstream::Upstream;
+use super::value::AllowedOrigin;
 
 /// Everything that is configured.
 #[derive(Debug)]
@@ -19,6 +20,8 @@ pub(crate) struct Settings {
     pub(crate) server: ServerSettings,
     /// Caps on what waits and runs.
     pub(crate) limits: LimitSettings,
+    /// Which pages may read problems.
+    pub(crate) cors: CorsSettings,
     /// The listener for operators.
     pub(crate) admin: AdminSettings,
     /// Where records are kept.
@@ -69,6 +72,14 @@ pub(crate) struct LimitSettings {
     pub(crate) max_waiters_per_scope: Option<usize>,
     pub(crate) max_outstanding: usize,
     pub(crate) max_outstanding_per_scope: Option<usize>,
+}
+
+/// `[cors]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CorsSettings {
+    /// With `Any`, that alone.
+    pub(crate) allow_origins: Vec<AllowedOrigin>,
+    pub(crate) allow_credentials: bool,
 }
 
 /// `[admin]`.
@@ -170,6 +181,15 @@ impl From<file::Limits> for LimitSettings {
             max_waiters_per_scope: cap(limits.max_waiters_per_scope),
             max_outstanding: count(limits.max_outstanding),
             max_outstanding_per_scope: cap(limits.max_outstanding_per_scope),
+        }
+    }
+}
+
+impl From<file::Cors> for CorsSettings {
+    fn from(cors: file::Cors) -> Self {
+        Self {
+            allow_origins: cors.allow_origins,
+            allow_credentials: cors.allow_credentials,
         }
     }
 }

@@ -262,6 +262,77 @@ impl fmt::Display for Network {
     }
 }
 
+/// An origin whose pages may read what hapax answers itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum AllowedOrigin {
+    /// `*`.
+    Any,
+    /// One, as browsers write it (RFC 6454 section 6.2).
+    One(String),
+}
+
+text!(
+    AllowedOrigin,
+    "origin",
+    "an origin as browsers send it, such as \"https://shop.example\" or \"http://localhost:3000\", or \"*\""
+);
+
+impl FromStr for AllowedOrigin {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not {}", Self::EXPECTED);
+        if text == "*" {
+            return Ok(Self::Any);
+        }
+        if text == "null" {
+            return Err("\"null\" is the origin of every sandboxed page and local file".to_owned());
+        }
+        let (scheme, authority) = text.split_once("://").ok_or_else(wrong)?;
+        let is_scheme = scheme.starts_with(|first: char| first.is_ascii_lowercase())
+            && scheme
+                .bytes()
+                .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'+' | b'-' | b'.'));
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !port.ends_with(']') => (host, Some(port)),
+            _ => (authority, None),
+        };
+        let address = host
+            .strip_prefix('[')
+            .and_then(|host| host.strip_suffix(']'));
+        let is_host = match address.map(str::parse::<std::net::Ipv6Addr>) {
+            Some(address) => address.is_ok_and(|address| format!("[{address}]") == host),
+            None => {
+                let is_part = |byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.' | b'_');
+                !host.is_empty() && host.bytes().all(is_part)
+            }
+        };
+        let is_port = port.is_none_or(|port| {
+            let number = port.parse::<u16>();
+            number.is_ok_and(|number| number.to_string() == port)
+        });
+        if !is_scheme || !is_host || !is_port {
+            return Err(wrong());
+        }
+        if matches!(
+            (scheme, port),
+            ("http", Some("80")) | ("https", Some("443"))
+        ) {
+            return Err(format!("{text:?}: browsers leave the usual port out"));
+        }
+        Ok(Self::One(text.to_owned()))
+    }
+}
+
+impl fmt::Display for AllowedOrigin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Any => "*",
+            Self::One(origin) => origin,
+        })
+    }
+}
+
 /// A request method.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct MethodName(pub(crate) Method);

@@ -6,6 +6,7 @@
 
 pub(crate) mod chunked;
 pub(crate) mod connection;
+pub(crate) mod cors;
 pub(crate) mod forward;
 pub(crate) mod forwarded;
 pub(crate) mod framing;

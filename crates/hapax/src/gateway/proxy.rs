@@ -27,6 +27,7 @@ use hapax_tower::{
 };
 
 use super::connection::{PeerAddr, Scheme, Tunnel};
+use super::cors::Cors;
 use super::forward::{self, UpstreamBase};
 use super::forwarded::{TrustedProxies, append_forwarded};
 use super::refusal::{Refusal, refusal_of};
@@ -38,12 +39,18 @@ use crate::upstream::{Dial, PooledBody, Tcp, Upstream, UpstreamError};
 pub(crate) struct Live {
     pub(crate) settings: Settings,
     trusted: TrustedProxies,
+    cors: Cors,
 }
 
 impl Live {
     pub(crate) fn new(settings: Settings) -> Self {
         let trusted = TrustedProxies::from(settings.server.trusted_proxies.clone());
-        Self { settings, trusted }
+        let cors = Cors::new(&settings.cors);
+        Self {
+            settings,
+            trusted,
+            cors,
+        }
     }
 
     pub(crate) fn routes(&self) -> &RouteTable {
@@ -98,17 +105,22 @@ impl<S: Store, D: Dial> hyper::service::Service<Request<Incoming>> for Gateway<S
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let mut keyed = self.keyed.clone();
+        let grant = self.live.load().cors.grant(request.headers());
         if let Err(problem) = self.prepare(&mut request) {
-            return Box::pin(std::future::ready(Ok(problem.response().map(full))));
+            let mut answer = problem.response().map(full);
+            grant.say(&mut answer);
+            return Box::pin(std::future::ready(Ok(answer)));
         }
         let method = request.method().clone();
         // Ready at once: the pool is asked when the request is sent.
         let answer = keyed.call(request);
         Box::pin(async move {
-            Ok(answer.await.unwrap_or_else(|error| {
+            let mut answer = answer.await.unwrap_or_else(|error| {
                 tracing::warn!(error = %root_of(&error), "the upstream failed an unprotected request");
                 problem_of(&error, &method).response().map(full)
-            }))
+            });
+            grant.say(&mut answer);
+            Ok(answer)
         })
     }
 }

@@ -32,6 +32,7 @@ mod carriers;
 mod check;
 mod clocks;
 mod commands;
+mod cors;
 mod crash_load;
 mod damage;
 mod demo;
