@@ -72,6 +72,8 @@ pub(crate) struct LimitSettings {
     pub(crate) max_waiters_per_scope: Option<usize>,
     pub(crate) max_outstanding: usize,
     pub(crate) max_outstanding_per_scope: Option<usize>,
+    pub(crate) max_records_per_scope: Option<u64>,
+    pub(crate) max_bytes_per_scope: Option<u64>,
 }
 
 /// `[cors]`.
@@ -134,7 +136,7 @@ impl Settings {
             server.listen, upstream, upstream_ca_file, connect_timeout, tls, head_timeout,
                 body_timeout, idle_timeout, answer_timeout, max_connections, max_head;
             limits.max_waiters, max_waiters_per_key, max_waiters_per_scope, max_outstanding,
-                max_outstanding_per_scope;
+                max_outstanding_per_scope, max_records_per_scope, max_bytes_per_scope;
             admin.listen, token_file, audit_file;
             store.kind, path, url, url_file, max_bytes, max_records, min_free_disk, operation_timeout,
                 redis_wait;
@@ -181,6 +183,8 @@ impl From<file::Limits> for LimitSettings {
             max_waiters_per_scope: cap(limits.max_waiters_per_scope),
             max_outstanding: count(limits.max_outstanding),
             max_outstanding_per_scope: cap(limits.max_outstanding_per_scope),
+            max_records_per_scope: Some(limits.max_records_per_scope).filter(|limit| *limit > 0),
+            max_bytes_per_scope: Some(limits.max_bytes_per_scope.0).filter(|limit| *limit > 0),
         }
     }
 }

@@ -51,6 +51,7 @@ mod outage;
 mod power;
 mod probe;
 mod problems;
+mod quotas;
 mod redis;
 mod replay;
 mod resolving;
