@@ -39,6 +39,7 @@ mod demo;
 mod failover;
 mod hang_up;
 mod http2;
+mod interim;
 mod isolation;
 mod kill;
 mod lifetime;
