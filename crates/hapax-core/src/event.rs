@@ -42,7 +42,7 @@ pub enum Outcome {
     StoreError,
     /// The upstream could not be reached; nothing was sent.
     UpstreamError,
-    /// Refused before the store was touched, for another reason than the key: too large, too
+    /// Refused before the key was claimed, for another reason than the key: too large, too
     /// many, malformed, or cut short by the client.
     Refused,
 }
@@ -238,6 +238,16 @@ pub enum Event<'a> {
         status: Option<StatusCode>,
         /// From sending to the end of the buffered answer.
         took: Duration,
+    },
+    /// The scope has as many records as it may, and the key was vacant: nothing was claimed (P36).
+    QuotaExceeded {
+        /// The route's name.
+        route: &'a str,
+    },
+    /// So many scopes have records that this one's are not counted: it has no quota for now.
+    QuotaNotCounted {
+        /// The route's name.
+        route: &'a str,
     },
     /// A request was answered. Exactly one for each request, keyed or not.
     Answered(Answered<'a>),

@@ -1,6 +1,7 @@
 //! Every answer that hapax makes up itself (RFC 9457): the only place where statuses are chosen.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE, LINK, RETRY_AFTER};
@@ -54,6 +55,8 @@ pub enum ProblemKind {
     StoreUnavailable,
     /// Too many operations are under way.
     Overloaded,
+    /// The scope has as many records as it may (P36).
+    QuotaExceeded,
     /// The operation failed inside its transaction, and all of it was rolled back (P37).
     RolledBack,
 }
@@ -69,7 +72,7 @@ enum Retry {
 
 impl ProblemKind {
     /// Every kind.
-    pub const ALL: [Self; 20] = [
+    pub const ALL: [Self; 21] = [
         Self::KeyMissing,
         Self::KeyInvalid,
         Self::ScopeMissing,
@@ -89,6 +92,7 @@ impl ProblemKind {
         Self::UpstreamTimeout,
         Self::StoreUnavailable,
         Self::Overloaded,
+        Self::QuotaExceeded,
         Self::RolledBack,
     ];
 
@@ -211,6 +215,13 @@ impl ProblemKind {
                 Retry::After(1),
                 "Too many operations are under way; nothing was executed",
             ),
+            // Not 503: it is this caller's doing, and no sign for a balancer that the gateway is ill.
+            Self::QuotaExceeded => (
+                "quota-exceeded",
+                S::TOO_MANY_REQUESTS,
+                Retry::After(1),
+                "This caller has as many idempotency keys in use as it may; nothing was executed",
+            ),
             Self::RolledBack => (
                 "rolled-back",
                 S::INTERNAL_SERVER_ERROR,
@@ -285,6 +296,16 @@ impl Problem {
     pub fn retryable(self) -> Self {
         Self {
             is_retryable: true,
+            ..self
+        }
+    }
+
+    /// Says when a retry makes sense, in whole seconds and at least one, where the kind has such a thing.
+    #[must_use]
+    pub fn after(self, time: Duration) -> Self {
+        let whole = time.as_secs() + u64::from(time.subsec_nanos() > 0);
+        Self {
+            retry_after: self.retry_after.map(|_| whole.max(1)),
             ..self
         }
     }
@@ -370,6 +391,7 @@ mod tests {
             ("upstream-unreachable", 502, true),
             ("outcome-unknown", 504, false),
             ("store-unavailable", 503, true),
+            ("quota-exceeded", 429, true),
         ] {
             let kind = ProblemKind::ALL
                 .into_iter()
@@ -380,6 +402,26 @@ mod tests {
                 (status, is_retryable)
             );
         }
+    }
+
+    #[test]
+    fn a_retry_makes_sense_after_whole_seconds() {
+        let wait = |kind, millis| {
+            let problem = Problem::new(kind, "").after(Duration::from_millis(millis));
+            let response = problem.response();
+            response.headers().get("retry-after").cloned()
+        };
+        for (millis, seconds) in [
+            (0, "1"),
+            (1, "1"),
+            (1_000, "1"),
+            (1_001, "2"),
+            (90_000, "90"),
+        ] {
+            let said = wait(ProblemKind::QuotaExceeded, millis).expect("a time");
+            assert_eq!(said, seconds, "{millis}");
+        }
+        assert_eq!(wait(ProblemKind::KeyMissing, 5_000), None);
     }
 
     #[test]

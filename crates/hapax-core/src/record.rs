@@ -65,6 +65,38 @@ pub struct Record {
     pub state: State,
 }
 
+/// What a record takes besides its answer: an estimate for quotas, from above.
+const BARE_BYTES: u64 = 512;
+
+impl Record {
+    /// How long a key stays used after the write of this record, if it is not written again: for quotas. The record of an
+    /// operation under way counts as if its holder died: it becomes unknown with its lease.
+    pub fn stays_for(&self) -> Duration {
+        let unknown = self.retention.max(MIN_UNKNOWN_RETENTION);
+        match self.state {
+            State::Outstanding { lease } => lease.saturating_add(unknown),
+            State::Unknown { .. } => unknown,
+            State::Completed(_) | State::Rejected(_) => {
+                self.retention.saturating_add(self.tombstone)
+            }
+        }
+    }
+
+    /// How many bytes the record counts for in quotas: its answer's content and fields, and 512.
+    pub fn weight(&self) -> u64 {
+        let answer = self.state.response().map_or(0, |response| {
+            let fields = response.headers.iter();
+            let fields = fields.map(|(name, value)| name.as_str().len() + value.len());
+            let content = match &response.content {
+                Content::Stored(content) => content.len(),
+                Content::Withheld => 0,
+            };
+            fields.sum::<usize>() + content
+        });
+        BARE_BYTES + answer as u64
+    }
+}
+
 /// The states of a record. *Vacant* is the absence of a record.
 #[derive(Debug, Clone, PartialEq)]
 pub enum State {

@@ -28,6 +28,7 @@ use crate::body::{BoxError, RequestBody};
 use crate::drive::timed;
 use crate::layer::{HapaxLayer, Shared};
 use crate::probes;
+use crate::quotas::Charge;
 use crate::service::claim_ids;
 
 /// How often the store is looked through for unknown records; a look that finds none costs one question to the store.
@@ -208,6 +209,7 @@ async fn ask<S, I, B, R>(
         Resolution::Complete(record) => {
             let replacing = shared.store.replace(&key, expected, &record);
             let written = timed(shared, StoreOperation::Replace, replacing).await;
+            Charge::default().replaced(&shared.quotas, &record, &written);
             if let (Ok(Write::Applied { .. }), Some(response)) = (written, record.state.response())
             {
                 shared.observer.observe(&Event::Settled {

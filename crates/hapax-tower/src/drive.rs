@@ -34,6 +34,7 @@ use crate::exchange::{Exchange, Kept, exchange, pipe};
 use crate::layer::{Routed, Shared};
 use crate::places::Place;
 use crate::probes::{self, Asking, UnderWay};
+use crate::quotas::{Charge, Room};
 use crate::service::target_of;
 
 /// An answer that has not come this long after the client was told that the outcome is unknown
@@ -84,6 +85,8 @@ pub(crate) struct Drive<S, I, B, R> {
     pub(crate) upstream_took: Option<Duration>,
     /// How often it has looked, as a waiting duplicate.
     pub(crate) looks: u32,
+    /// What its scope is charged with for it.
+    pub(crate) charge: Charge,
     /// Held until the attempt is over: what is under way is bounded.
     pub(crate) _place: Place,
 }
@@ -139,17 +142,24 @@ where
         let store = &shared.store;
         let key = &attempt.ticket().key;
         match step {
-            Step::Insert(record) => Input::Inserted(
-                timed(
-                    &shared,
-                    StoreOperation::Insert,
-                    Box::pin(store.insert(key, &record)),
-                )
-                .await,
-            ),
+            Step::Insert(record) => {
+                match self.charge.room(&shared.quotas, record.scope) {
+                    Room::Full { until } => return Input::NoRoom { until },
+                    Room::Charged => {}
+                    Room::NotCounted => {
+                        let route = &*self.routed.name;
+                        shared.observer.observe(&Event::QuotaNotCounted { route });
+                    }
+                }
+                let inserting = Box::pin(store.insert(key, &record));
+                let inserted = timed(&shared, StoreOperation::Insert, inserting).await;
+                self.charge.inserted(&record, &inserted);
+                Input::Inserted(inserted)
+            }
             Step::Replace { expected, record } => {
                 let replacing = Box::pin(store.replace(key, expected, &record));
                 let written = timed(&shared, StoreOperation::Replace, replacing).await;
+                self.charge.replaced(&shared.quotas, &record, &written);
                 self.asking = None;
                 shared.waiters.wake(key);
                 Input::Written(written)
@@ -157,6 +167,7 @@ where
             Step::Remove { expected } => {
                 let removing = Box::pin(store.remove(key, expected));
                 let written = timed(&shared, StoreOperation::Remove, removing).await;
+                self.charge.removed(&written);
                 shared.waiters.wake(key);
                 Input::Written(written)
             }

@@ -57,6 +57,12 @@ pub struct Limits {
     pub waiters_per_scope: usize,
     /// Keyed requests of one scope under way; beyond: 503 `overloaded`.
     pub outstanding_per_scope: usize,
+    /// Keys of one scope in use that this process has claimed, whatever became of them; beyond: 429 `quota-exceeded` for
+    /// vacant keys. `u64::MAX`: no such limit.
+    pub records_per_scope: u64,
+    /// Bytes of the records of those keys: once they are reached, 429 `quota-exceeded` for vacant keys. `u64::MAX`: no such
+    /// limit.
+    pub bytes_per_scope: u64,
 }
 
 impl Default for Limits {
@@ -69,6 +75,8 @@ impl Default for Limits {
             waiters_per_key: 100,
             waiters_per_scope: 1_000,
             outstanding_per_scope: usize::MAX,
+            records_per_scope: u64::MAX,
+            bytes_per_scope: u64::MAX,
         }
     }
 }
@@ -114,6 +122,7 @@ pub(crate) struct Shared<S> {
     pub(crate) waiters: Waiters,
     pub(crate) places: crate::places::Places,
     pub(crate) probes: crate::probes::Probes,
+    pub(crate) quotas: crate::quotas::Quotas,
 }
 
 /// Makes an HTTP service safe to retry; see the crate's contract.
@@ -153,6 +162,7 @@ impl<S: Store> HapaxLayer<S> {
             per_scope: limits.waiters_per_scope,
         });
         let places = crate::places::Places::new(limits);
+        let quotas = crate::quotas::Quotas::new(&limits);
         let routing = Box::new(routing);
         let shared = Shared {
             store,
@@ -163,6 +173,7 @@ impl<S: Store> HapaxLayer<S> {
             waiters,
             places,
             probes: crate::probes::Probes::default(),
+            quotas,
         };
         Self {
             shared: Arc::new(shared),

@@ -28,6 +28,7 @@ mod exchange;
 mod layer;
 mod places;
 mod probes;
+mod quotas;
 mod service;
 mod waiters;
 

@@ -40,6 +40,7 @@ use crate::drive::{Asked, Drive, trace_id};
 use crate::exchange::problem_of;
 use crate::layer::{RandomNumbers, Routed, Shared};
 use crate::places::Place;
+use crate::quotas::Charge;
 
 /// The service made by [`HapaxLayer`](crate::HapaxLayer).
 pub struct HapaxService<S, I> {
@@ -366,6 +367,7 @@ where
             dispatched_at: None,
             upstream_took: None,
             looks: 0,
+            charge: Charge::default(),
             _place: place,
         };
         tokio::spawn(Box::new(drive).run(Box::new(Attempt::new(ticket))));

@@ -332,6 +332,8 @@ fn layer_options(settings: &Settings) -> Options {
             waiters_per_key: limits.max_waiters_per_key.unwrap_or(usize::MAX),
             waiters_per_scope: limits.max_waiters_per_scope.unwrap_or(usize::MAX),
             outstanding_per_scope: limits.max_outstanding_per_scope.unwrap_or(usize::MAX),
+            records_per_scope: limits.max_records_per_scope.unwrap_or(u64::MAX),
+            bytes_per_scope: limits.max_bytes_per_scope.unwrap_or(u64::MAX),
         },
         store_timeout: settings.store.operation_timeout,
         body_timeout: settings.server.body_timeout,

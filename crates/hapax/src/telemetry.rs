@@ -54,6 +54,8 @@ pub(crate) struct Metrics {
     duplicates_stopped: Family<RouteLabel, Counter>,
     observed: Family<RouteOutcome, Counter>,
     probes: Family<RouteOutcome, Counter>,
+    quota_exceeded: Family<RouteLabel, Counter>,
+    quota_not_counted: Counter,
     request_seconds: Histogram,
     upstream_seconds: Histogram,
     overhead_seconds: Histogram,
@@ -89,6 +91,8 @@ impl Metrics {
             duplicates_stopped: Family::default(),
             observed: Family::default(),
             probes: Family::default(),
+            quota_exceeded: Family::default(),
+            quota_not_counted: Counter::default(),
             request_seconds: latency(),
             upstream_seconds: latency(),
             overhead_seconds: latency(),
@@ -135,6 +139,8 @@ impl Metrics {
             "hapax_duplicates_stopped", "Requests that would have run an operation again", self.duplicates_stopped;
             "hapax_observed", "On routes that only observe: what enforcing would have done", self.observed;
             "hapax_probes", "Questions to the upstream about unknown outcomes, by route and answer", self.probes;
+            "hapax_quota_exceeded", "Requests with a new key of a scope that has as many records as it may", self.quota_exceeded;
+            "hapax_quota_not_counted", "Claims that no quota counts: too many scopes have records", self.quota_not_counted;
             "hapax_request_duration_seconds", "From a request's head to its answer's head", self.request_seconds;
             "hapax_upstream_duration_seconds", "Time a keyed request spent in the upstream", self.upstream_seconds;
             "hapax_overhead_seconds", "Time hapax added to a keyed request", self.overhead_seconds;
@@ -329,6 +335,15 @@ impl Observer for Metrics {
                     outcome: outcome.as_str(),
                 };
                 self.observed.get_or_create(&labels).inc();
+            }
+            Event::QuotaExceeded { route } => {
+                let route = (*route).to_owned();
+                self.quota_exceeded
+                    .get_or_create(&RouteLabel { route })
+                    .inc();
+            }
+            Event::QuotaNotCounted { .. } => {
+                self.quota_not_counted.inc();
             }
             Event::BecameUnknown {
                 record,

@@ -11,7 +11,7 @@ use crate::time::Timestamp;
 use crate::{Decision, decide};
 
 use super::machine::{Attempt, Phase, Tell, Then, Unused};
-use super::reply::{in_progress_reply, problem_reply, reply_from};
+use super::reply::{in_progress_reply, problem_reply, quota_reply, reply_from};
 use super::{Reply, Step};
 
 /// How often a lost race for the key is run again before the attempt gives way with a 409.
@@ -41,6 +41,29 @@ impl Attempt {
                 self.leave_unused(1);
                 self.phase = Phase::CheckingClaim;
                 Step::Read
+            }
+            Err(error) => self.store_failed(&error, tell),
+        }
+    }
+
+    /// P36: a key that is held is told so, quota or not.
+    pub(super) fn on_looked_without_room(
+        &mut self,
+        until: Duration,
+        found: Result<(Option<Held>, Timestamp), StoreError>,
+        elapsed: Duration,
+        tell: Tell<'_>,
+    ) -> Step {
+        match found {
+            Ok((Some(held), now)) if held.record.claim == self.ticket.claim => {
+                self.execute_found(&held, now, elapsed, tell)
+            }
+            Ok((Some(held), now)) => self.consider(&held, now, elapsed, tell),
+            Ok((None, _)) => {
+                tell(Event::QuotaExceeded {
+                    route: &self.ticket.route,
+                });
+                self.give_way(quota_reply(until), tell)
             }
             Err(error) => self.store_failed(&error, tell),
         }

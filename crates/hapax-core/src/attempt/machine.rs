@@ -48,6 +48,8 @@ pub(super) enum Unused {
 pub(super) enum Phase {
     /// Before or during the claim.
     Claiming,
+    /// The scope has no room for another record before this time has passed; looking whether the key is held.
+    LookingWithoutRoom { until: Duration },
     /// The claim's write may have happened; looking.
     CheckingClaim,
     /// Claiming a key anew that is held by a settled record: a rebind or a re-send.
@@ -155,6 +157,13 @@ impl Attempt {
         match (phase, input) {
             (Phase::Claiming, Input::Begin) | (Phase::Waiting, Input::Waited) => self.claim(),
             (Phase::Claiming, Input::Inserted(result)) => self.on_inserted(result, elapsed, tell),
+            (Phase::Claiming, Input::NoRoom { until }) => {
+                self.phase = Phase::LookingWithoutRoom { until };
+                Step::Read
+            }
+            (Phase::LookingWithoutRoom { until }, Input::Found(found)) => {
+                self.on_looked_without_room(until, found, elapsed, tell)
+            }
             (Phase::CheckingClaim, Input::Found(found)) => {
                 self.on_claim_checked(found, elapsed, tell)
             }

@@ -20,6 +20,7 @@
 //! - A claim that was never confirmed, or came too late to be used, is taken back, unless the
 //!   operation had been sent before: that is never forgotten.
 //! - An attempt that has seen somebody's record never fails open.
+//! - A scope without room for another record claims no vacant key; a key that is held is answered as ever.
 //! - An attempt probes at most once; what a probe does to the record is written under the claim it was read with.
 
 mod claim;
@@ -76,7 +77,7 @@ pub struct Ticket {
 /// What the driver does next.
 #[derive(Debug)]
 pub enum Step {
-    /// `Store::insert`; report [`Input::Inserted`].
+    /// `Store::insert`; report [`Input::Inserted`], or [`Input::NoRoom`] without having asked the store.
     Insert(Record),
     /// `Store::replace`; report [`Input::Written`].
     Replace {
@@ -126,6 +127,11 @@ pub enum Input {
     Begin,
     /// What `Store::insert` said.
     Inserted(Result<Insert, StoreError>),
+    /// Not asked for: the scope has as many records as it may (P36).
+    NoRoom {
+        /// When it is known to have fewer.
+        until: Duration,
+    },
     /// What `Store::replace` or `Store::remove` said.
     Written(Result<Write, StoreError>),
     /// What `Store::read` said.

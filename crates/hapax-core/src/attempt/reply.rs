@@ -1,5 +1,7 @@
 //! What the client is told.
 
+use std::time::Duration;
+
 use crate::Decision;
 use crate::event::Outcome;
 use crate::problem::{Problem, ProblemKind};
@@ -71,6 +73,16 @@ pub(super) fn in_progress_reply() -> Reply {
          with the same key.",
         Outcome::InProgress,
     )
+}
+
+pub(super) fn quota_reply(until: Duration) -> Reply {
+    let detail = "This caller has as many idempotency keys in use as it may. Nothing was executed; answers to keys that are \
+                  in use are still given.";
+    let problem = Problem::new(ProblemKind::QuotaExceeded, detail).after(until);
+    Reply {
+        content: ReplyContent::Problem(problem),
+        ..problem_reply(ProblemKind::QuotaExceeded, detail, Outcome::Refused)
+    }
 }
 
 pub(super) fn problem_reply(kind: ProblemKind, detail: &'static str, outcome: Outcome) -> Reply {

@@ -162,6 +162,7 @@ fn short_event(event: &Event<'_>) -> String {
         Event::LeaseLost { .. } => "lease lost".into(),
         Event::StaleWriteRefused { .. } => "stale".into(),
         Event::SettlementAbandoned { .. } => "abandoned".into(),
+        Event::QuotaExceeded { .. } => "over quota".into(),
         Event::WouldHave { outcome, .. } => format!("would have {}", outcome.as_str()),
         event => panic!("not the core's to tell: {event:?}"),
     }

@@ -225,6 +225,7 @@ impl Activity {
 }
 
 impl Observer for Activity {
+    #[allow(clippy::too_many_lines, reason = "a table, one arm an event")]
     fn observe(&self, event: &Event<'_>) {
         let (record, route, what) = match event {
             Event::Answered(answered) => {
@@ -294,7 +295,10 @@ impl Observer for Activity {
             }
             Event::ClientGone { record } => (Some(*record), None, What::ClientGone),
             // Figures alone: they are in the metrics.
-            Event::WouldHave { .. } | Event::StoreCalled { .. } => return,
+            Event::WouldHave { .. }
+            | Event::StoreCalled { .. }
+            | Event::QuotaExceeded { .. }
+            | Event::QuotaNotCounted { .. } => return,
         };
         self.note(record, route, what);
     }

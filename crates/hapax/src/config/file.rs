@@ -124,6 +124,13 @@ pub(crate) struct Limits {
     /// The most keyed operations under way within one scope. 0, the default: no such cap,
     /// because hapax cannot know how callers are spread over credentials.
     pub(crate) max_outstanding_per_scope: u32,
+    /// The most keys that one scope may have in use: those that this process has claimed and that are not free again, be they
+    /// under way, settled, unknown or tombstones. Beyond, a request with a new key is answered 429 `quota-exceeded`; keys in use are answered
+    /// as ever. 0, the default: no such cap. What counts exactly is in docs/operating.md#quotas.
+    pub(crate) max_records_per_scope: u64,
+    /// The most bytes that the records of those keys may take: content and fields of stored answers, and 512 a record. Once they are
+    /// reached, as above. 0B, the default: no such cap.
+    pub(crate) max_bytes_per_scope: Size,
 }
 
 impl Default for Limits {
@@ -134,6 +141,8 @@ impl Default for Limits {
             max_waiters_per_scope: 1_000,
             max_outstanding: 10_000,
             max_outstanding_per_scope: 0,
+            max_records_per_scope: 0,
+            max_bytes_per_scope: Size(0),
         }
     }
 }
@@ -146,7 +155,7 @@ impl Default for Limits {
 #[serde(default, deny_unknown_fields)]
 pub(crate) struct Cors {
     /// The origins, each as browsers send it: `https://shop.example`, with a port where it is not the usual one. Compared as
-    /// a whole; no patterns. `["*"]`, alone: every origin. The default is none: allow those that the upstream allows.
+    /// a whole; no patterns. `["*"]`, alone: every origin. The default is none. Name those that the upstream allows.
     pub(crate) allow_origins: Vec<AllowedOrigin>,
     /// Whether their pages may read such an answer to a request that was sent with cookies or another credential of the browser
     /// (`credentials: "include"`). Not needed for an `Authorization` field that the script sets. Impossible with `["*"]`.

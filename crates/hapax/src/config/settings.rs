@@ -72,6 +72,16 @@ pub(crate) struct LimitSettings {
     pub(crate) max_waiters_per_scope: Option<usize>,
     pub(crate) max_outstanding: usize,
     pub(crate) max_outstanding_per_scope: Option<usize>,
+    pub(crate) max_records_per_scope: Option<u64>,
+    pub(crate) max_bytes_per_scope: Option<u64>,
+}
+
+/// `[cors]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CorsSettings {
+    /// With `Any`, that alone.
+    pub(crate) allow_origins: Vec<AllowedOrigin>,
+    pub(crate) allow_credentials: bool,
 }
 
 /// `[cors]`.
@@ -134,7 +144,7 @@ impl Settings {
             server.listen, upstream, upstream_ca_file, connect_timeout, tls, head_timeout,
                 body_timeout, idle_timeout, answer_timeout, max_connections, max_head;
             limits.max_waiters, max_waiters_per_key, max_waiters_per_scope, max_outstanding,
-                max_outstanding_per_scope;
+                max_outstanding_per_scope, max_records_per_scope, max_bytes_per_scope;
             admin.listen, token_file, audit_file;
             store.kind, path, url, url_file, max_bytes, max_records, min_free_disk, operation_timeout,
                 redis_wait;
@@ -181,6 +191,17 @@ impl From<file::Limits> for LimitSettings {
             max_waiters_per_scope: cap(limits.max_waiters_per_scope),
             max_outstanding: count(limits.max_outstanding),
             max_outstanding_per_scope: cap(limits.max_outstanding_per_scope),
+            max_records_per_scope: Some(limits.max_records_per_scope).filter(|limit| *limit > 0),
+            max_bytes_per_scope: Some(limits.max_bytes_per_scope.0).filter(|limit| *limit > 0),
+        }
+    }
+}
+
+impl From<file::Cors> for CorsSettings {
+    fn from(cors: file::Cors) -> Self {
+        Self {
+            allow_origins: cors.allow_origins,
+            allow_credentials: cors.allow_credentials,
         }
     }
 }

@@ -477,6 +477,9 @@ fn the_documentation_of_a_setting_says_when_it_needs_a_restart() {
         answer_timeout = "1s"
         max_connections = 1
         max_head = "4KiB"
+        [cors]
+        allow_origins = ["https://a.example"]
+        allow_credentials = true
         [admin]
         listen = "127.0.0.1:2"
         token_file = "t"

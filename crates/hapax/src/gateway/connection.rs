@@ -9,8 +9,10 @@ use std::{
     task::{Context, Waker},
 };
 
-use http::{Request, header};
+use http::{Request, Version, header};
 use hyper::{body::Incoming, service::Service};
+
+use super::interim::{self, Answering, Interims};
 
 /// The address the connection came from (request extension).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,6 +54,7 @@ pub(crate) struct ConnectionState {
     tunnel: AtomicBool,
     closing: AtomicBool,
     task: OnceLock<Waker>,
+    interims: Interims,
 }
 
 impl ConnectionState {
@@ -63,9 +66,19 @@ impl ConnectionState {
     /// Asks the connection to end after the requests it has.
     pub(crate) fn close(&self) {
         self.closing.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    /// Has the connection look around: it may have something to send.
+    pub(crate) fn wake(&self) {
         if let Some(task) = self.task.get() {
             task.wake_by_ref();
         }
+    }
+
+    /// What is to be sent between answers.
+    pub(crate) fn interims(&self) -> &Interims {
+        &self.interims
     }
 
     /// Whether the connection shall end. The task that asks first is the one that [`close`](Self::close) wakes.
@@ -88,16 +101,22 @@ pub(crate) struct Tagged<S> {
 impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Tagged<S> {
     type Response = S::Response;
     type Error = S::Error;
-    type Future = S::Future;
+    type Future = Answering<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
         let upgrade = request.headers().contains_key(header::UPGRADE);
+        // A client of HTTP/1.0 knows no informational answers, and whoever asks for an upgrade waits for one of its own.
+        let can_be_told = request.version() == Version::HTTP_11 && !upgrade;
+        let informer = can_be_told.then(|| interim::open(&self.state));
         let extensions = request.extensions_mut();
         extensions.insert(self.peer);
         extensions.insert(self.scheme);
         if upgrade {
             extensions.insert(Tunnel(Arc::clone(&self.state)));
         }
-        self.service.call(request)
+        if let Some(informer) = &informer {
+            extensions.insert(informer.clone());
+        }
+        Answering::new(self.service.call(request), informer)
     }
 }

@@ -11,6 +11,7 @@ pub(crate) mod forward;
 pub(crate) mod forwarded;
 pub(crate) mod framing;
 pub(crate) mod head;
+pub(crate) mod interim;
 pub(crate) mod listener;
 pub(crate) mod proxy;
 pub(crate) mod refusal;

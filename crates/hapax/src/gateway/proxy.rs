@@ -30,6 +30,7 @@ use super::connection::{PeerAddr, Scheme, Tunnel};
 use super::cors::Cors;
 use super::forward::{self, UpstreamBase};
 use super::forwarded::{TrustedProxies, append_forwarded};
+use super::interim::Informer;
 use super::refusal::{Refusal, refusal_of};
 use crate::config::{RouteTable, Settings};
 use crate::upstream::{Dial, PooledBody, Tcp, Upstream, UpstreamError};
@@ -228,6 +229,11 @@ async fn forward<D: Dial>(
     let (mut parts, content) = request.into_parts();
     forward::frame(&mut parts.headers, &content);
     let mut request = Request::from_parts(parts, content);
+    if let Some(client) = request.extensions_mut().remove::<Informer>() {
+        hyper::ext::on_informational(&mut request, move |interim| {
+            client.tell(interim.status(), interim.headers());
+        });
+    }
     let tunnel = request.extensions_mut().remove::<Tunnel>();
     let client = tunnel.map(|tunnel| (tunnel, hyper::upgrade::on(&mut request)));
     let sending = upstream.send(request);

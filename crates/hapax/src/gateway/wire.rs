@@ -5,7 +5,8 @@
 //!    answered first, then the refusal, then the connection ends.
 //! 3. Bad content is a read error, so that the body never completes.
 //! 4. Nothing is kept but the start of an incomplete head.
-//! 5. Every wait has an end: for a request, for the rest of its head, for a byte of its body, for the client to
+//! 5. Between two answers the upstream's informational ones are written ([`interim`](super::interim)).
+//! 6. Every wait has an end: for a request, for the rest of its head, for a byte of its body, for the client to
 //!    take a byte of an answer.
 
 use std::{
@@ -76,6 +77,9 @@ pub(crate) struct Wire<IO> {
     read_timer: Timer,
     writing: Option<Instant>,
     write_timer: Timer,
+    /// Informational answers that have their place here, before anything else is written, and how much of them is out.
+    interim: Vec<u8>,
+    interim_out: usize,
     /// Since when a closed connection has been read out, and how many bytes came.
     lingering: Option<Instant>,
     lingered: usize,
@@ -115,6 +119,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
             read_timer: Timer::default(),
             writing: None,
             write_timer: Timer::default(),
+            interim: Vec::new(),
+            interim_out: 0,
             lingering: None,
             lingered: 0,
         }
@@ -261,6 +267,27 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Wire<IO> {
         )))
     }
 
+    /// Writes the informational answers that have their place here, to the end.
+    fn poll_interim(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        while let Some(rest) = self
+            .interim
+            .get(self.interim_out..)
+            .filter(|rest| !rest.is_empty())
+        {
+            let result = Pin::new(&mut self.io).poll_write(cx, rest);
+            let written = ready!(self.poll_written(cx, result))?;
+            if written == 0 {
+                return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
+            }
+            self.interim_out += written;
+        }
+        if self.interim_out > 0 {
+            self.interim = Vec::new();
+            self.interim_out = 0;
+        }
+        Poll::Ready(Ok(()))
+    }
+
     /// Whether the client may be sending what nobody will read.
     fn must_linger(&self) -> bool {
         match self.end {
@@ -325,6 +352,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<IO> {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.state.interims().at_write(&mut this.interim);
+        ready!(this.poll_interim(cx))?;
         let result = Pin::new(&mut this.io).poll_write(cx, bytes);
         this.poll_written(cx, result)
     }
@@ -335,6 +364,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<IO> {
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.state.interims().at_write(&mut this.interim);
+        ready!(this.poll_interim(cx))?;
         let result = Pin::new(&mut this.io).poll_write_vectored(cx, slices);
         this.poll_written(cx, result)
     }
@@ -345,6 +376,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<IO> {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        this.state.interims().at_flush(&mut this.interim);
+        ready!(this.poll_interim(cx))?;
         let result = Pin::new(&mut this.io).poll_flush(cx);
         this.poll_written(cx, result)
     }

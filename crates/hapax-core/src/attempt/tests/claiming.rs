@@ -273,3 +273,72 @@ fn a_claim_that_is_found_lapsed_or_unknown_is_given_up() {
             .gives(Input::Replied, "remove a");
     }
 }
+
+fn no_room() -> Input {
+    let until = Duration::from_millis(61_500);
+    Input::NoRoom { until }
+}
+
+#[test]
+fn without_room_a_vacant_key_is_refused_and_nothing_is_claimed() {
+    let mut life = life(|_| {});
+    life.gives(Input::Begin, "insert a outstanding #1")
+        .gives(no_room(), "read")
+        .gives(
+            Input::Found(Ok((None, NOW))),
+            "reply QuotaExceeded - refused",
+        );
+    let ReplyContent::Problem(problem) = &life.reply().content else {
+        panic!("no problem");
+    };
+    assert_eq!(problem.response().headers()["retry-after"], "62");
+    life.told(&["over quota"]).ends();
+}
+
+#[test]
+fn without_room_a_held_key_is_answered_as_ever() {
+    for (state, by, expected) in [
+        (
+            State::Completed(response(201)),
+            1,
+            "reply stored 201 replayed replayed",
+        ),
+        (
+            State::Completed(response(201)),
+            2,
+            "reply mismatch - mismatch",
+        ),
+        (outstanding(), 1, CONFLICT),
+        (unknown(None), 1, NOT_KNOWN),
+    ] {
+        let mut held = theirs(state);
+        held.record.fingerprint = fingerprint(by);
+        life(|_| {})
+            .gives(Input::Begin, "insert a outstanding #1")
+            .gives(no_room(), "read")
+            .gives(Input::Found(Ok((Some(held), NOW))), expected)
+            .told(&[])
+            .ends();
+    }
+}
+
+#[test]
+fn without_room_a_corrected_request_may_still_take_its_rejected_key_over() {
+    let mut held = theirs(State::Rejected(response(422)));
+    held.record.fingerprint = fingerprint(2);
+    life(|_| {})
+        .gives(Input::Begin, "insert a outstanding #1")
+        .gives(no_room(), "read")
+        .gives(
+            Input::Found(Ok((Some(held), NOW))),
+            "replace c by a outstanding #1",
+        );
+}
+
+#[test]
+fn without_room_a_route_that_only_observes_executes() {
+    life(|policy| policy.mode = Mode::Observe)
+        .gives(Input::Begin, "insert a outstanding #1")
+        .gives(no_room(), "read")
+        .gives(Input::Found(Ok((None, NOW))), "execute #1 unrecorded");
+}
