@@ -17,6 +17,7 @@ mod full;
 mod image;
 mod model;
 mod postgres;
+mod postgres_standby;
 mod postgres_tls;
 mod redis;
 mod redis_cluster;
