@@ -52,4 +52,4 @@ pub use postgres::{
     migrate as migrate_postgres,
 };
 #[cfg(feature = "redis")]
-pub use redis::{RedisOptions, RedisReport, RedisStore, RedisStoreError};
+pub use redis::{RedisOptions, RedisReport, RedisRestore, RedisStore, RedisStoreError};

@@ -145,7 +145,10 @@ fn of_store(failure: &StoreFailure) -> Exit {
             ..
         }
         | StoreFailure::Redis(
-            RedisStoreError::Newer(_) | RedisStoreError::Damaged | RedisStoreError::Mixed,
+            RedisStoreError::Newer(_)
+            | RedisStoreError::Damaged
+            | RedisStoreError::Mixed
+            | RedisStoreError::Unfinished,
         ) => Exit::StoreDamaged,
         StoreFailure::InMemory => Exit::Usage,
         StoreFailure::UrlFile { .. }
@@ -167,7 +170,11 @@ fn of_transfer(failure: &TransferError) -> Exit {
         | TransferError::Embedded(OpenError::Damaged { .. } | OpenError::Version { .. }) => {
             Exit::StoreDamaged
         }
-        TransferError::NotVacant(_) | TransferError::NotABackup(_) => Exit::Usage,
+        TransferError::NotVacant(_)
+        | TransferError::NotABackup(_)
+        | TransferError::Redis(RedisStoreError::Unfinished) => Exit::Usage,
+        TransferError::Redis(RedisStoreError::Url) => Exit::Configuration,
+        TransferError::Redis(RedisStoreError::Newer(_)) => Exit::StoreDamaged,
         TransferError::Postgres(error) => of_postgres(error),
         _ => Exit::Unreachable,
     }

@@ -15,7 +15,7 @@ use hapax_core::store::{Filter, Stats, Store, StoreError};
 use hapax_store::transfer::{
     BackupReader, BackupWriter, Source, Target, TransferError, Transferred, transfer,
 };
-use hapax_store::{AnyStore, EmbeddedRestore, PostgresRestore};
+use hapax_store::{AnyStore, EmbeddedRestore, PostgresRestore, RedisRestore};
 
 use crate::cli::{Output, print, print_json};
 use crate::config::{StoreKind, StoreSettings};
@@ -157,14 +157,19 @@ fn open(settings: &StoreSettings, runtime: &Runtime) -> Result<AnyStore, Failure
         return Err(Failure::Usage(message));
     }
     let store = stores::open_for_command(settings, runtime)?;
-    if let AnyStore::Postgres(postgres) = &store {
-        let connected = runtime.block_on(postgres.connected_gateways());
-        match connected.map_err(StoreFailure::Postgres)? {
-            0 => {}
-            connected => return Err(TransferError::InUse(connected).into()),
+    let connected = match &store {
+        AnyStore::Postgres(postgres) => {
+            let connected = runtime.block_on(postgres.connected_gateways());
+            connected.map_err(StoreFailure::Postgres)?
         }
+        // Where the servers do not say, the manual asks for it.
+        AnyStore::Redis(redis) => runtime.block_on(redis.connected_gateways()).unwrap_or(0),
+        AnyStore::Embedded(_) | AnyStore::Memory(_) => 0,
+    };
+    match connected {
+        0 => Ok(store),
+        connected => Err(TransferError::InUse(connected).into()),
     }
-    Ok(store)
 }
 
 /// Whether a store was made there, however much of it is left: an empty directory would be made one.
@@ -177,8 +182,9 @@ fn target(settings: &StoreSettings, secret: &Secret, runtime: &Runtime) -> Resul
         StoreKind::Memory => return Err(StoreFailure::InMemory.into()),
         StoreKind::Embedded => Target::Embedded(EmbeddedRestore::create(&settings.path, secret)?),
         StoreKind::Redis => {
-            let message = "this version takes records out of a store in Redis, and not into one";
-            return Err(Failure::Usage(message.to_owned()));
+            let (url, options) = stores::redis_for_command(settings)?;
+            let creating = RedisRestore::create(url.secret(), options, secret);
+            Target::Redis(Box::new(runtime.block_on(creating)?))
         }
         StoreKind::Postgres => {
             let (url, options) = stores::postgres_for_command(settings)?;

@@ -124,8 +124,8 @@ pub(crate) fn open_for_command(
             Ok(AnyStore::Postgres(runtime.block_on(opening)?))
         }
         StoreKind::Redis => {
-            let url = url(settings)?;
-            let opening = RedisStore::open(url.secret(), redis_options(settings));
+            let (url, options) = redis_for_command(settings)?;
+            let opening = RedisStore::open(url.secret(), options);
             Ok(AnyStore::Redis(runtime.block_on(opening)?))
         }
     }
@@ -139,6 +139,17 @@ pub(crate) fn postgres_for_command(
     let options = PostgresOptions {
         application_name: "hapax store",
         ..postgres_options(settings)
+    };
+    Ok((url(settings)?, options))
+}
+
+/// The same for a store in Redis.
+pub(crate) fn redis_for_command(
+    settings: &StoreSettings,
+) -> Result<(StoreUrl, RedisOptions), StoreFailure> {
+    let options = RedisOptions {
+        client_name: "hapax-store",
+        ..redis_options(settings)
     };
     Ok((url(settings)?, options))
 }
@@ -160,8 +171,8 @@ pub(crate) fn migrate(settings: &StoreSettings) -> Result<Migrated, StoreFailure
 
 /// Looks at the servers of a store in Redis, and writes nothing.
 pub(crate) fn inspect_redis(settings: &StoreSettings) -> Result<RedisReport, StoreFailure> {
-    let url = url(settings)?;
-    let inspecting = RedisStore::inspect(url.secret(), redis_options(settings));
+    let (url, options) = redis_for_command(settings)?;
+    let inspecting = RedisStore::inspect(url.secret(), options);
     Ok(small_runtime()?.block_on(inspecting)?)
 }
 

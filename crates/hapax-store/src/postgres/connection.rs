@@ -156,12 +156,7 @@ impl Connector {
                 });
             }
         }
-        // A server that was restarted while commits waited for the standby shows them to
-        // everybody, and so does one where somebody ended the sessions that waited. Either way
-        // connections are made anew.
-        if row.try_get(4)? {
-            self.doubts.raise();
-        }
+        self.doubts.note_standby(row.try_get(4)?);
         client.query(SESSION, &[]).await?;
         Ok(())
     }

@@ -1,17 +1,37 @@
 //! What may be committed here and not be on the standby.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Counts the occasions on which a commit may have become visible without the standby's word,
 /// and up to which of them a later commit has reached it: the log is in one order, so that one
 /// has taken all before it along.
+///
+/// Where commits wait for a standby, every look is such an occasion: what it has found may be a commit
+/// of another gateway whose wait was cancelled, of which nothing at the server tells.
 #[derive(Debug, Default)]
 pub(super) struct Doubts {
     raised: AtomicU64,
     resolved: AtomicU64,
+    has_standby: AtomicBool,
 }
 
 impl Doubts {
+    /// Notes whether commits wait for a standby, as a new connection finds.
+    pub(super) fn note_standby(&self, has_standby: bool) {
+        self.has_standby.store(has_standby, Ordering::Release);
+        if has_standby {
+            // A server that was restarted while commits waited shows them to everybody.
+            self.raise();
+        }
+    }
+
+    /// Notes that something was found that is to be shown. Called after it was read.
+    pub(super) fn look(&self) {
+        if self.has_standby.load(Ordering::Acquire) {
+            self.raise();
+        }
+    }
+
     pub(super) fn raise(&self) {
         self.raised.fetch_add(1, Ordering::AcqRel);
     }
@@ -61,6 +81,21 @@ impl Drop for Writing<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_look_is_a_doubt_only_where_commits_wait_for_a_standby() {
+        let doubts = Doubts::default();
+        doubts.look();
+        assert!(doubts.are_resolved(doubts.raised()));
+        doubts.note_standby(true);
+        doubts.resolve(doubts.raised());
+        doubts.look();
+        assert!(!doubts.are_resolved(doubts.raised()));
+        doubts.resolve(doubts.raised());
+        doubts.note_standby(false);
+        doubts.look();
+        assert!(doubts.are_resolved(doubts.raised()));
+    }
 
     #[test]
     fn a_write_whose_end_is_not_known_is_a_doubt_until_a_later_commit_is_through() {

@@ -124,9 +124,10 @@ impl Link {
         ended.map_err(|failure| failure.means(intent))
     }
 
-    /// After a commit that a failover may still lose: shows nothing before everything that was
+    /// Where a failover may still lose what was found: shows nothing before everything that was
     /// committed has reached the standby. What is shown must have been read before this.
     pub(super) async fn settle(&self) -> Result<(), StoreError> {
+        self.doubts.look();
         if self.doubts.are_resolved(self.doubts.raised()) {
             return Ok(());
         }

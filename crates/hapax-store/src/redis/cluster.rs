@@ -8,7 +8,7 @@ use redis::{Cmd, ConnectionAddr, IntoConnectionInfo, Pipeline, Value, cmd};
 use super::error::{Failure, Intent, RedisStoreError};
 use super::lane::{Server, Setup};
 use super::layout::{PARTITIONS, Partition};
-use super::options::RedisOptions;
+use super::options::{GATEWAY, RedisOptions};
 use super::scripts::{Program, Scripts};
 use super::server::RedisReport;
 use super::value::Answer;
@@ -107,6 +107,11 @@ impl Cluster {
 
     pub(super) fn options(&self) -> &RedisOptions {
         &self.setup.options
+    }
+
+    /// Whether there are several servers, or could be: a script stays within one partition then.
+    pub(super) fn is_cluster(&self) -> bool {
+        self.map().is_cluster
     }
 
     fn map(&self) -> Arc<Map> {
@@ -294,6 +299,27 @@ impl Cluster {
             used = used.saturating_add(bytes.unwrap_or(0));
         }
         Ok(used)
+    }
+
+    /// The servers, as far as they are known now.
+    pub(super) fn servers(&self) -> Vec<Arc<Server>> {
+        self.map().servers.clone()
+    }
+
+    /// How many connections gateways have; `None` where a server does not say.
+    pub(super) async fn connected_gateways(&self) -> Option<i64> {
+        let is_gateway = format!(" name={GATEWAY} ");
+        let mut question = Pipeline::new();
+        question.cmd("CLIENT").arg("LIST");
+        let mut connected = 0_i64;
+        for server in &self.map().servers {
+            let (values, _) = server.exchange(&question).await.ok()?;
+            let said = values.into_iter().next()?.extract_error().ok()?;
+            let said: String = redis::from_redis_value(said).ok()?;
+            let gateways = said.lines().filter(|line| line.contains(&is_gateway));
+            connected = connected.saturating_add(i64::try_from(gateways.count()).ok()?);
+        }
+        Some(connected)
     }
 
     /// Asks who has what, unless somebody has since `seen`.

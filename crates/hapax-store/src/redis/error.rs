@@ -4,7 +4,7 @@ use hapax_core::store::StoreError;
 use redis::RedisError;
 
 /// Why a store in Redis cannot be opened.
-#[derive(Debug, thiserror::Error)]
+#[derive(Debug, Clone, thiserror::Error)]
 pub enum RedisStoreError {
     /// The URL makes no sense. The message has no part of it: it may hold a password.
     #[error(
@@ -40,6 +40,11 @@ pub enum RedisStoreError {
     /// What the store says of itself is not what this program wrote.
     #[error("the store's own entry is damaged")]
     Damaged,
+    /// The store is being filled, or that was cut off.
+    #[error(
+        "a copy into this store is under way or was cut off: its records are not complete (when no copy is under way, remove all keys that begin with hapax:{{ and copy again)"
+    )]
+    Unfinished,
     /// The data belong to a newer program.
     #[error("the store has version {0}, this program knows 1: update hapax on this machine")]
     Newer(String),
@@ -63,7 +68,7 @@ pub(super) enum Intent {
 }
 
 /// How a command failed.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) enum Failure {
     /// There was no connection: nothing was sent.
     Unconnected(RedisStoreError),

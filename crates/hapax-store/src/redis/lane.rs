@@ -200,7 +200,7 @@ impl Server {
                 .client
                 .get_multiplexed_async_connection_with_config(&config);
             let mut connection = connecting.await?;
-            let questions = questions();
+            let questions = questions(self.setup.options.client_name);
             let asking = connection.send_packed_commands(&questions, 0, questions.len());
             let report = Said::hear(asking.await?)?.judge()?;
             let is_weaker = self.setup.promised.get() == Some(&Durability::Durable)

@@ -64,6 +64,9 @@ impl Partition {
     }
 }
 
+/// How every key begins.
+pub(super) const PREFIX: &str = "hapax:{";
+
 /// Where the store says what it is: in the first partition.
 pub(super) const STORE: &str = "hapax:{00}:store";
 

@@ -7,8 +7,10 @@
 //! - `server`: what a server says about itself, and whether that will do,
 //! - `lane`: one connection: checked when it is made, dropped after any doubt,
 //! - `cluster`: which server has which partition,
+//! - `together`: writes that wait together, in one script,
 //! - `error`: what a failure means for what was asked,
 //! - `store`: the contract,
+//! - `restore`: fills a vacant store,
 //! - `upkeep`: its parts that go through all partitions.
 
 mod cluster;
@@ -16,13 +18,16 @@ mod error;
 mod lane;
 mod layout;
 mod options;
+mod restore;
 mod scripts;
 mod server;
 mod store;
+mod together;
 mod upkeep;
 mod value;
 
 pub use error::RedisStoreError;
 pub use options::RedisOptions;
+pub use restore::RedisRestore;
 pub use server::RedisReport;
 pub use store::RedisStore;

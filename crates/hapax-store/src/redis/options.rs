@@ -8,6 +8,9 @@ use crate::limits::Limits;
 #[cfg(not(feature = "fault-injection"))]
 const SERVER_CLOCK: &str = super::scripts::SERVER_CLOCK;
 
+/// How a gateway's connections are called.
+pub(super) const GATEWAY: &str = "hapax";
+
 /// How a store in Redis is set up.
 #[derive(Debug, Clone)]
 pub struct RedisOptions {
@@ -23,6 +26,9 @@ pub struct RedisOptions {
     /// It narrows what a failover loses and does not end it: a replica that has less may be the
     /// one that is promoted.
     pub replicas: u32,
+    /// How connections call themselves at the server, where commands look who else is there:
+    /// a word. Default `hapax`.
+    pub client_name: &'static str,
     /// The Lua expression whose value is the instant of a script, so that tests can stop it.
     #[cfg(feature = "fault-injection")]
     pub clock: String,
@@ -35,6 +41,7 @@ impl Default for RedisOptions {
             operation_timeout: Duration::from_secs(5),
             connections: 2,
             replicas: 0,
+            client_name: GATEWAY,
             #[cfg(feature = "fault-injection")]
             clock: super::scripts::SERVER_CLOCK.to_owned(),
         }

@@ -1,4 +1,6 @@
-//! One script a method, each within one partition, so that Redis Cluster can place it.
+//! One script a method; claims and completions may be of several records.
+//!
+//! In a Redis Cluster, which has to place them, those are of one partition. All others are anyway.
 //!
 //! A script says first which call it answers, so that an answer is never taken for another's,
 //! then how it went, then the instant. Instants are whole milliseconds far below 2^53, where Lua
@@ -32,6 +34,11 @@ pub(super) const DONE: i64 = 1;
 pub(super) const DAMAGED: i64 = 2;
 /// The store's mark is not there.
 pub(super) const LOST: i64 = 3;
+/// The server's memory is used up.
+pub(super) const FULL: i64 = 5;
+
+/// The version of a store that is being filled.
+pub(super) const UNFINISHED: &str = "unfinished";
 
 /// The score of an outstanding record in the index, beyond every instant.
 pub(super) const OUTSTANDING: &str = "1000000000000000";
@@ -65,39 +72,115 @@ local live = state and (expires == 0 or expires > clock)
 if live and written > now then now = written end
 ";
 
-/// Writes a record over what was there. `ARGV` from the third on: claim, state, lifetime, value.
-const PUT: &str = "
-local to, till = tonumber(ARGV[4]), 0
-if ARGV[5] ~= '' then till = now + tonumber(ARGV[5]) end
-local head = struct.pack('>BBc16I8I8I8', 1, to, ARGV[3], since, now, till)
-local value = head .. string.sub(redis.sha1hex(key .. head), 1, 8) .. ARGV[6]
-if till == 0 then
-    redis.call('SET', key, value)
-    if state ~= 0 then redis.call('ZADD', KEYS[3], '{outstanding}', member) end
-else
-    redis.call('SET', key, value, 'PX', till - now + 86400000)
-    redis.call('ZADD', KEYS[3], till, member)
-end
-if to == 3 then
-    redis.call('ZADD', KEYS[4], now, member)
-elseif state == 3 then
-    redis.call('ZREM', KEYS[4], member)
-end
-return {ARGV[1], 1, now}";
-
-/// `ARGV`: call, mark, claim, state, lifetime, value. Goes on with [`PUT`].
+/// Claims keys. `KEYS` of each: record, mark, index, unknown. `ARGV`: call, mark; of each: 18 bytes
+/// of its head and its lifetime (8 bytes, 0 for ever, else one more), and its value. Answers for
+/// each with the instant of its claim, what holds the key and since when it is looked at, or a
+/// negative number.
+///
+/// Most keys are vacant, and for them the first `SET` is all that is needed. It fails before
+/// anything is written where the server's memory is used up; what is held is shown all the same.
 const INSERT: &str = "
-if redis.call('GET', KEYS[2]) ~= ARGV[2] then return {ARGV[1], 3, clock} end
-if live then return {ARGV[1], 0, now, redis.call('GET', key)} end
-local since = now
-";
+local said, arg, marks = {ARGV[1], 1, clock}, 3, {}
+for at = 2, #KEYS, 4 do marks[#marks + 1] = KEYS[at] end
+marks = redis.call('MGET', unpack(marks))
+for at = 1, #KEYS, 4 do
+    local key, new, outcome = KEYS[at], ARGV[arg], -{lost}
+    if marks[#said - 2] == ARGV[2] then
+        local life = struct.unpack('>I8', new, 19)
+        local till = life > 0 and clock + life - 1 or 0
+        local head = string.sub(new, 1, 18) .. struct.pack('>I8I8I8', clock, clock, till)
+        local text = head .. string.sub(redis.sha1hex(key .. head), 1, 8) .. ARGV[arg + 1]
+        local set, state
+        if till == 0 then
+            set = redis.pcall('SET', key, text, 'NX')
+        else
+            set = redis.pcall('SET', key, text, 'PX', life + 86399999, 'NX')
+        end
+        if set and set.ok then
+            outcome = clock
+        else
+            local raw = redis.pcall('GET', key)
+            local version, claim, claimed, written, expires
+            if not raw then
+                version, expires = 1, 1
+            elseif type(raw) == 'string' and #raw >= 50 and string.sub(raw, 43, 50) ==
+                string.sub(redis.sha1hex(key .. string.sub(raw, 1, 42)), 1, 8) then
+                version, state, claim, claimed, written, expires = struct.unpack('>BBc16I8I8I8', raw)
+            end
+            if version ~= 1 then
+                outcome = -{damaged_record}
+            elseif expires == 0 or expires > clock then
+                outcome = {written > clock and written or clock, raw}
+            elseif set then
+                if string.sub(set.err, 1, 3) ~= 'OOM' then return set end
+                outcome = -{full}
+            else
+                if till == 0 then
+                    redis.call('SET', key, text)
+                else
+                    redis.call('SET', key, text, 'PX', life + 86399999)
+                end
+                outcome = clock
+            end
+        end
+        if outcome == clock then
+            local to, member = string.byte(new, 2), string.sub(key, -16)
+            redis.call('ZADD', KEYS[at + 2], till == 0 and '{outstanding}' or till, member)
+            if to == 3 then
+                redis.call('ZADD', KEYS[at + 3], clock, member)
+            elseif state == 3 then
+                redis.call('ZREM', KEYS[at + 3], member)
+            end
+        end
+    end
+    said[#said + 1] = outcome
+    arg = arg + 2
+end
+return said";
 
-/// `ARGV`: call, expected claim, claim, state, lifetime, value. Goes on with [`PUT`].
+/// Replaces records that the claims named still hold. `KEYS` of each: record, mark, index, unknown.
+/// `ARGV`: call, nothing; of each: the claim expected, 18 bytes of its head and its lifetime as for
+/// a claim, and its value. Answers for each with the instant it was written at, 0 for one that was
+/// stale, or a negative number.
 const REPLACE: &str = "
-if not live or claim ~= ARGV[2] then return {ARGV[1], 0, now} end
-local since = now
-if ARGV[3] == claim then since = claimed end
-";
+local said, arg = {ARGV[1], 1, clock}, 3
+for at = 1, #KEYS, 4 do
+    local key, new, outcome = KEYS[at], ARGV[arg], 0
+    local raw = redis.pcall('GETRANGE', key, 0, 49)
+    if raw ~= '' then
+        local version, state, claim, claimed, written, expires
+        if type(raw) == 'string' and #raw == 50 and string.sub(raw, 43) ==
+            string.sub(redis.sha1hex(key .. string.sub(raw, 1, 42)), 1, 8) then
+            version, state, claim, claimed, written, expires = struct.unpack('>BBc16I8I8I8', raw)
+        end
+        if version ~= 1 then
+            outcome = -{damaged_record}
+        elseif (expires == 0 or expires > clock) and claim == string.sub(new, 1, 16) then
+            outcome = written > clock and written or clock
+            local life = struct.unpack('>I8', new, 35)
+            local to, member = string.byte(new, 18), string.sub(key, -16)
+            local till = life > 0 and outcome + life - 1 or 0
+            local since = string.sub(new, 19, 34) == claim and claimed or outcome
+            local head = string.sub(new, 17, 34) .. struct.pack('>I8I8I8', since, outcome, till)
+            local text = head .. string.sub(redis.sha1hex(key .. head), 1, 8) .. ARGV[arg + 1]
+            if till == 0 then
+                redis.call('SET', key, text)
+                if state ~= 0 then redis.call('ZADD', KEYS[at + 2], '{outstanding}', member) end
+            else
+                redis.call('SET', key, text, 'PX', life + 86399999)
+                redis.call('ZADD', KEYS[at + 2], till, member)
+            end
+            if to == 3 then
+                redis.call('ZADD', KEYS[at + 3], outcome, member)
+            elseif state == 3 then
+                redis.call('ZREM', KEYS[at + 3], member)
+            end
+        end
+    end
+    said[#said + 1] = outcome
+    arg = arg + 2
+end
+return said";
 
 /// `ARGV`: call, expected claim.
 const REMOVE: &str = "
@@ -184,6 +267,49 @@ local members = {}
 for number = 1, #part[2], 2 do members[#members + 1] = part[2][number] end
 return {ARGV[1], 1, clock, part[1], members}";
 
+/// Writes records of another store. `KEYS`: index, unknown, records. `ARGV`: call; of each record
+/// the first 42 bytes of its head, and its value.
+const FILL: &str = "
+for at = 3, #KEYS do
+    local key, head, member = KEYS[at], ARGV[at * 2 - 4], string.sub(KEYS[at], -16)
+    local text = head .. string.sub(redis.sha1hex(key .. head), 1, 8) .. ARGV[at * 2 - 3]
+    local _, state, _, _, written, expires = struct.unpack('>BBc16I8I8I8', head)
+    local set
+    if expires == 0 then
+        set = redis.call('SET', key, text, 'NX')
+        expires = '{outstanding}'
+    else
+        set = redis.call('SET', key, text, 'PX', math.max(expires - clock, 1) + 86400000, 'NX')
+    end
+    if not set then return {ARGV[1], 0, clock} end
+    redis.call('ZADD', KEYS[1], expires, member)
+    if state == 3 then redis.call('ZADD', KEYS[2], written, member) end
+end
+return {ARGV[1], 1, clock}";
+
+/// Begins to fill a store. `KEYS`: store. `ARGV`: call, who fills it. Answers with the mark that
+/// it had, or with its version where it cannot be filled.
+const BEGIN: &str = "
+local is = redis.call('HGET', KEYS[1], 'version')
+if is and is ~= '1' then return {ARGV[1], 0, clock, is} end
+redis.call('HSET', KEYS[1], 'version', '{unfinished}', 'filler', ARGV[2])
+return {ARGV[1], 1, clock, redis.call('HGET', KEYS[1], 'mark') or ''}";
+
+/// Gives a store back that was there before it was begun to be filled. `KEYS`: store. `ARGV`:
+/// call, who fills it, version.
+const BACK: &str = "
+if redis.call('HGET', KEYS[1], 'filler') ~= ARGV[2] then return {ARGV[1], 0, clock, ''} end
+redis.call('HSET', KEYS[1], 'version', ARGV[3])
+redis.call('HDEL', KEYS[1], 'filler')
+return {ARGV[1], 1, clock, ''}";
+
+/// Makes a filled store one. `KEYS`: store. `ARGV`: call, who fills it, version, secret, mark.
+const END: &str = "
+if redis.call('HGET', KEYS[1], 'filler') ~= ARGV[2] then return {ARGV[1], 0, clock, ''} end
+redis.call('HSET', KEYS[1], 'version', ARGV[3], 'secret', ARGV[4], 'mark', ARGV[5])
+redis.call('HDEL', KEYS[1], 'filler')
+return {ARGV[1], 1, clock, ''}";
+
 /// A script, and the name by which a server knows it once it was loaded.
 pub(super) struct Program {
     pub(super) code: String,
@@ -196,6 +322,10 @@ impl Program {
             .concat()
             .replace("{clock}", clock)
             .replace("{outstanding}", OUTSTANDING)
+            .replace("{damaged_record}", &DAMAGED.to_string())
+            .replace("{unfinished}", UNFINISHED)
+            .replace("{lost}", &LOST.to_string())
+            .replace("{full}", &FULL.to_string())
             .replace("{damaged}", FOUND_DAMAGED);
         let hash = Script::new(&code).get_hash().to_owned();
         Self { code, hash }
@@ -214,6 +344,10 @@ pub(super) struct Scripts {
     pub(super) make: Program,
     pub(super) mark: Program,
     pub(super) members: Program,
+    pub(super) fill: Program,
+    pub(super) begin: Program,
+    pub(super) back: Program,
+    pub(super) end: Program,
 }
 
 impl Scripts {
@@ -221,8 +355,8 @@ impl Scripts {
     pub(super) fn new(clock: &str) -> Self {
         let program = |parts: &[&str]| Program::new(parts, clock);
         Self {
-            insert: program(&[HEAD, RECORD, INSERT, PUT]),
-            replace: program(&[MAY_EXCEED_MEMORY, HEAD, RECORD, REPLACE, PUT]),
+            insert: program(&[HEAD, INSERT]),
+            replace: program(&[MAY_EXCEED_MEMORY, HEAD, REPLACE]),
             remove: program(&[MAY_EXCEED_MEMORY, HEAD, RECORD, REMOVE]),
             read: program(&[HEAD, RECORD, READ]),
             due: program(&[HEAD, DUE]),
@@ -231,11 +365,15 @@ impl Scripts {
             make: program(&[HEAD, MAKE]),
             mark: program(&[HEAD, MARK]),
             members: program(&[HEAD, MEMBERS]),
+            fill: program(&[HEAD, FILL]),
+            begin: program(&[HEAD, BEGIN]),
+            back: program(&[MAY_EXCEED_MEMORY, HEAD, BACK]),
+            end: program(&[MAY_EXCEED_MEMORY, HEAD, END]),
         }
     }
 
     /// All of them.
-    pub(super) fn all(&self) -> [&Program; 10] {
+    pub(super) fn all(&self) -> [&Program; 14] {
         [
             &self.insert,
             &self.replace,
@@ -247,6 +385,10 @@ impl Scripts {
             &self.make,
             &self.mark,
             &self.members,
+            &self.fill,
+            &self.begin,
+            &self.back,
+            &self.end,
         ]
     }
 }

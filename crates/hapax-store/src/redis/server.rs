@@ -37,12 +37,14 @@ impl RedisReport {
 }
 
 /// The questions, in the order in which [`Said::hear`] takes the answers.
-pub(super) fn questions() -> redis::Pipeline {
+pub(super) fn questions(client_name: &str) -> redis::Pipeline {
     let mut questions = redis::Pipeline::new();
     questions.cmd("ROLE").cmd("INFO");
     for name in SETTINGS {
         questions.add_command(cmd("CONFIG").arg("GET").arg(name).to_owned());
     }
+    // Not a question. A server that refuses it shows fewer gateways to those who look for them.
+    questions.cmd("CLIENT").arg("SETNAME").arg(client_name);
     questions
 }
 

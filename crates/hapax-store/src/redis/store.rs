@@ -1,8 +1,10 @@
 //! The contract, over scripts.
 
 use std::fmt;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use bytes::Bytes;
 use hapax_core::key::RecordKey;
 use hapax_core::record::{ClaimId, Held, Record};
 use hapax_core::secret::{HashKeys, Secret};
@@ -15,20 +17,23 @@ use super::cluster::{Asked, Cluster};
 use super::error::{Failure, Intent, RedisStoreError, refused};
 use super::layout::{HOME, Partition, STORE};
 use super::options::RedisOptions;
-use super::scripts::{DAMAGED, DONE, HELD, LOST, Program};
+use super::scripts::{DAMAGED, DONE, HELD, Program, UNFINISHED};
 use super::server::RedisReport;
-use super::value::{Answer, strange};
+use super::together::{Became, Change, Together};
+use super::value::{self, Answer, strange};
 use crate::limits::{Fullness, random_secret};
 use crate::shared;
 
 /// The version of the layout and of the records' heads.
-const VERSION: &str = "1";
+pub(super) const VERSION: &str = "1";
 
 /// A store in Redis. [`Durability::Durable`] with an append-only file that is synced at every
 /// write, on the server that has it: a failover to a replica loses what that has not received.
 /// Servers that throw records away to make room are refused.
 pub struct RedisStore {
-    pub(super) cluster: Cluster,
+    pub(super) cluster: Arc<Cluster>,
+    claims: Arc<Together>,
+    completions: Arc<Together>,
     pub(super) keys: HashKeys,
     secret: Secret,
     /// What every partition is marked with: where it is missing, records are missing too.
@@ -54,7 +59,11 @@ impl RedisStore {
             ));
         }
         cluster.hold_to(&report);
+        let cluster = Arc::new(cluster);
+        let mark = own.mark.as_bytes();
         Ok(Self {
+            claims: Together::new(&cluster, |all| &all.insert, mark),
+            completions: Together::new(&cluster, |all| &all.replace, &[]),
             cluster,
             keys: HashKeys::derive(&own.secret),
             secret: own.secret,
@@ -71,6 +80,12 @@ impl RedisStore {
     /// See [`RedisStoreError`].
     pub async fn inspect(url: &str, options: RedisOptions) -> Result<RedisReport, RedisStoreError> {
         Ok(Cluster::open(url, options).await?.1)
+    }
+
+    /// How many connections gateways have to the servers, as far as they go by their usual name;
+    /// `None` where a server does not say who is connected.
+    pub async fn connected_gateways(&self) -> Option<i64> {
+        self.cluster.connected_gateways().await
     }
 
     /// What was found when the store was opened.
@@ -116,19 +131,35 @@ impl RedisStore {
         let answer = self.cluster.run(intent, &ask).await;
         let answer = answer.map_err(|failure| self.noted(failure.into_store_error(intent)))?;
         match answer.outcome {
-            DAMAGED => Err(self.noted(StoreError::Damaged {
-                what: "its head does not match its check",
-            })),
-            LOST => Err(refused(
-                "the Redis server has lost what hapax wrote there: nothing is claimed before \
-                 hapax is restarted",
-            )),
+            DAMAGED => Err(self.damage()),
             _ => Ok(answer),
         }
     }
 
-    /// The record of an answer, when all that was written is where it has to be.
-    async fn shown(&self, key: &RecordKey, answer: Answer) -> Result<Held, StoreError> {
+    /// Has a record written, together with others.
+    async fn change(&self, together: &Arc<Together>, change: Change) -> Result<Became, StoreError> {
+        let became = together.ask(change).await;
+        match became.map_err(|failure| self.noted(failure.into_store_error(Intent::Write)))? {
+            Became::Damaged => Err(self.damage()),
+            Became::Lost => Err(refused(
+                "the Redis server has lost what hapax wrote there: nothing is claimed before \
+                 hapax is restarted",
+            )),
+            Became::Full => Err(StoreError::Full {
+                what: "the memory of Redis is used up",
+            }),
+            became => Ok(became),
+        }
+    }
+
+    fn damage(&self) -> StoreError {
+        self.noted(StoreError::Damaged {
+            what: "its head does not match its check",
+        })
+    }
+
+    /// The record in these bytes, when all that was written is where it has to be.
+    async fn shown(&self, key: &RecordKey, bytes: Vec<u8>) -> Result<Held, StoreError> {
         let settled = self
             .cluster
             .settle_doubts(Partition::of(key), &self.mark)
@@ -137,9 +168,7 @@ impl RedisStore {
             reason: "the replicas have not confirmed earlier writes",
             source: Some(Box::new(failure.into_store_error(Intent::Read))),
         })?;
-        answer
-            .held(&self.keys, key)
-            .map_err(|error| self.noted(error))
+        value::held(&self.keys, key, &Bytes::from(bytes)).map_err(|error| self.noted(error))
     }
 
     /// Notes how much there is, for the claims until the next look.
@@ -166,8 +195,7 @@ impl Own {
     /// Makes it where there is none; of several that start at once, one does.
     async fn make(cluster: &Cluster) -> Result<Self, RedisStoreError> {
         let fresh = random_secret()?;
-        let mark = random_secret()?;
-        let mark = RecordKey::from_bytes(first_half(mark.as_bytes())).to_string();
+        let mark = fresh_mark()?;
         let ask = cluster.ask(
             &cluster.scripts().make,
             &Asked {
@@ -183,6 +211,7 @@ impl Own {
         if part(0)? != VERSION.as_bytes() {
             return Err(match part(0)? {
                 [] => RedisStoreError::Damaged,
+                version if version == UNFINISHED.as_bytes() => RedisStoreError::Unfinished,
                 version => RedisStoreError::Newer(text(version)),
             });
         }
@@ -224,6 +253,12 @@ impl Own {
     }
 }
 
+/// Sixteen random bytes as text.
+pub(super) fn fresh_mark() -> Result<String, RedisStoreError> {
+    let random = random_secret()?;
+    Ok(RecordKey::from_bytes(first_half(random.as_bytes())).to_string())
+}
+
 fn first_half(bytes: &[u8; 32]) -> [u8; 16] {
     let mut half = [0; 16];
     half.iter_mut()
@@ -232,7 +267,7 @@ fn first_half(bytes: &[u8; 32]) -> [u8; 16] {
     half
 }
 
-fn of_opening(failure: Failure) -> RedisStoreError {
+pub(super) fn of_opening(failure: Failure) -> RedisStoreError {
     match failure {
         Failure::Unconnected(error) => error,
         Failure::Lost(error) | Failure::Server(error) => RedisStoreError::Unusable(error),
@@ -249,9 +284,17 @@ impl fmt::Debug for RedisStore {
     }
 }
 
-/// How long a record is kept, as the scripts take it.
-fn lifetime(record: &Record) -> String {
-    shared::lifetime_ms(record).map_or(String::new(), |lifetime| lifetime.to_string())
+/// What the scripts put into a record's head, and its lifetime: 0 for ever, else one more.
+fn terms(record: &Record) -> [u8; 26] {
+    let lifetime = shared::lifetime_ms(record).map_or(0, |ms| ms.saturating_add(1));
+    let state = u8::try_from(shared::state(record)).unwrap_or(u8::MAX);
+    let parts = [1, state].into_iter().chain(*record.claim.as_bytes());
+    let mut terms = [0; 26];
+    terms
+        .iter_mut()
+        .zip(parts.chain(lifetime.to_be_bytes()))
+        .for_each(|(to, from)| *to = from);
+    terms
 }
 
 /// What a write did.
@@ -259,10 +302,14 @@ fn written(answer: &Answer) -> Result<Write, StoreError> {
     match answer.outcome {
         DONE => Ok(Write::Applied { now: answer.now }),
         HELD => Ok(Write::Stale),
-        _ => Err(StoreError::Uncertain {
-            reason: "Redis answered a write with something else",
-            source: None,
-        }),
+        _ => Err(written_strangely()),
+    }
+}
+
+fn written_strangely() -> StoreError {
+    StoreError::Uncertain {
+        reason: "Redis answered a write with something else",
+        source: None,
     }
 }
 
@@ -279,21 +326,11 @@ impl Store for RedisStore {
             };
         }
         let value = shared::encode(&self.keys, key, record)?;
-        let (state, lifetime) = (shared::state(record).to_string(), lifetime(record));
-        let arguments: &[&[u8]] = &[
-            self.mark.as_bytes(),
-            record.claim.as_bytes(),
-            state.as_bytes(),
-            lifetime.as_bytes(),
-            &value,
-        ];
-        let insert = &self.cluster.scripts().insert;
-        let answer = self.call(Intent::Write, insert, key, arguments).await?;
-        let now = answer.now;
-        match answer.outcome {
-            DONE => Ok(Insert::Claimed { now }),
-            HELD => Ok(Insert::Occupied {
-                held: Box::new(self.shown(key, answer).await?),
+        let claim = Change::new(key, terms(record).to_vec(), value);
+        match self.change(&self.claims, claim).await? {
+            Became::Done(now) => Ok(Insert::Claimed { now }),
+            Became::Held(now, bytes) => Ok(Insert::Occupied {
+                held: Box::new(self.shown(key, bytes).await?),
                 now,
             }),
             _ => Err(strange()),
@@ -307,16 +344,13 @@ impl Store for RedisStore {
         record: &Record,
     ) -> Result<Write, StoreError> {
         let value = shared::encode(&self.keys, key, record)?;
-        let (state, lifetime) = (shared::state(record).to_string(), lifetime(record));
-        let arguments: &[&[u8]] = &[
-            expected.as_bytes(),
-            record.claim.as_bytes(),
-            state.as_bytes(),
-            lifetime.as_bytes(),
-            &value,
-        ];
-        let replace = &self.cluster.scripts().replace;
-        written(&self.call(Intent::Write, replace, key, arguments).await?)
+        let terms = [expected.as_bytes().as_slice(), &terms(record)].concat();
+        let completion = Change::new(key, terms, value);
+        match self.change(&self.completions, completion).await? {
+            Became::Done(now) => Ok(Write::Applied { now }),
+            Became::Stale => Ok(Write::Stale),
+            _ => Err(written_strangely()),
+        }
     }
 
     async fn remove(&self, key: &RecordKey, expected: ClaimId) -> Result<Write, StoreError> {
@@ -330,7 +364,10 @@ impl Store for RedisStore {
         let answer = self.call(Intent::Read, read, key, &[]).await?;
         let now = answer.now;
         match answer.outcome {
-            HELD => Ok((Some(self.shown(key, answer).await?), now)),
+            HELD => {
+                let bytes = answer.bytes(0)?.to_vec();
+                Ok((Some(self.shown(key, bytes).await?), now))
+            }
             DONE => Ok((None, now)),
             _ => Err(strange()),
         }

@@ -69,6 +69,11 @@ impl Answer {
         }
     }
 
+    /// All that comes behind the instant.
+    pub(super) fn into_rest(self) -> Vec<Value> {
+        self.rest
+    }
+
     /// The record behind the instant.
     pub(super) fn held(self, keys: &HashKeys, key: &RecordKey) -> Result<Held, StoreError> {
         match self.rest.into_iter().next() {
@@ -87,7 +92,7 @@ pub(super) fn members_of(value: Value) -> Result<Vec<Vec<u8>>, StoreError> {
 }
 
 /// A record's string, which the script has found to have a whole head.
-fn held(keys: &HashKeys, key: &RecordKey, string: &Bytes) -> Result<Held, StoreError> {
+pub(super) fn held(keys: &HashKeys, key: &RecordKey, string: &Bytes) -> Result<Held, StoreError> {
     let cut = StoreError::Damaged { what: "cut short" };
     if string.len() < HEAD {
         return Err(cut);

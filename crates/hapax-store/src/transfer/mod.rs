@@ -6,8 +6,8 @@
 //! operation run again.
 //!
 //! A target takes records only while it is vacant, and shows all of them or none: an embedded store
-//! appears under its name when it is complete, a store in PostgreSQL with the commit, a backup
-//! when it is renamed.
+//! appears under its name when it is complete, a store in PostgreSQL with the commit, one in Redis
+//! when its entry no longer says that it is unfinished, a backup when it is renamed.
 
 mod backup;
 
@@ -25,6 +25,8 @@ use crate::any::AnyStore;
 use crate::embedded::{EmbeddedRestore, OpenError};
 #[cfg(feature = "postgres")]
 use crate::postgres::{PostgresError, PostgresRestore};
+#[cfg(feature = "redis")]
+use crate::redis::{RedisRestore, RedisStoreError};
 
 /// Records that are read before they are written.
 const AT_ONCE: usize = 256;
@@ -55,6 +57,10 @@ pub enum TransferError {
     #[cfg(feature = "postgres")]
     #[error(transparent)]
     Postgres(#[from] PostgresError),
+    /// A store in Redis failed.
+    #[cfg(feature = "redis")]
+    #[error(transparent)]
+    Redis(#[from] RedisStoreError),
     /// Reading or writing a file failed.
     #[error("{path}: {source}")]
     Io {
@@ -109,6 +115,9 @@ pub enum Target {
     /// A store in PostgreSQL.
     #[cfg(feature = "postgres")]
     Postgres(PostgresRestore),
+    /// A store in Redis.
+    #[cfg(feature = "redis")]
+    Redis(Box<RedisRestore>),
 }
 
 impl Source<'_> {
@@ -129,6 +138,8 @@ impl Target {
             Self::Embedded(store) => store.put(records),
             #[cfg(feature = "postgres")]
             Self::Postgres(store) => store.put(records).await,
+            #[cfg(feature = "redis")]
+            Self::Redis(store) => store.put(records).await,
         }
     }
 
@@ -139,6 +150,18 @@ impl Target {
             Self::Embedded(store) => store.finish(),
             #[cfg(feature = "postgres")]
             Self::Postgres(store) => store.finish().await,
+            #[cfg(feature = "redis")]
+            Self::Redis(store) => store.finish().await,
+        }
+    }
+
+    /// Leaves the target vacant where letting go of it does not.
+    async fn abandon(self) {
+        match self {
+            #[cfg(feature = "redis")]
+            Self::Redis(store) => store.abandon().await,
+            #[allow(unreachable_patterns, reason = "without Redis there is no other")]
+            _ => {}
         }
     }
 }
@@ -153,6 +176,23 @@ pub async fn transfer(
     mut target: Target,
     progress: &mut dyn FnMut(&Transferred),
 ) -> Result<Transferred, TransferError> {
+    match fill(source, &mut target, progress).await {
+        Ok(done) => {
+            target.finish().await?;
+            Ok(done)
+        }
+        Err(error) => {
+            target.abandon().await;
+            Err(error)
+        }
+    }
+}
+
+async fn fill(
+    source: Source<'_>,
+    target: &mut Target,
+    progress: &mut dyn FnMut(&Transferred),
+) -> Result<Transferred, TransferError> {
     let mut done = Transferred::default();
     let mut reading = Reading::new(source);
     while let Some(records) = reading.next().await? {
@@ -164,7 +204,6 @@ pub async fn transfer(
         }
         progress(&done);
     }
-    target.finish().await?;
     Ok(done)
 }
 

@@ -42,7 +42,7 @@ async fn migrate(url: &str) -> Result<Migrated, PostgresError> {
     migrate_postgres(url, &PostgresOptions::default()).await
 }
 
-async fn open(server: &PostgresServer) -> Result<PostgresStore, PostgresError> {
+pub(crate) async fn open(server: &PostgresServer) -> Result<PostgresStore, PostgresError> {
     PostgresStore::open(&server.url(), PostgresOptions::default()).await
 }
 
@@ -218,7 +218,7 @@ async fn a_commit_that_did_not_wait_for_its_standby_is_uncertain_and_not_shown_b
 }
 
 /// Ends the statement that waits for a standby.
-async fn end_when_waiting(client: &Client, way: &str) {
+pub(crate) async fn end_when_waiting(client: &Client, way: &str) {
     let deadline = Instant::now() + Duration::from_secs(30);
     let mut ticks = interval(Duration::from_millis(10));
     let end =
@@ -233,8 +233,11 @@ async fn end_when_waiting(client: &Client, way: &str) {
     }
 }
 
-async fn eventually_read(store: &PostgresStore, number: u64) -> hapax_core::record::Held {
-    let deadline = Instant::now() + Duration::from_secs(5);
+pub(crate) async fn eventually_read(
+    store: &PostgresStore,
+    number: u64,
+) -> hapax_core::record::Held {
+    let deadline = Instant::now() + Duration::from_secs(30);
     let mut ticks = interval(Duration::from_millis(20));
     loop {
         match store.read(&sample::key(number)).await {

@@ -13,25 +13,14 @@ use crate::support::{START, claim, complete, read};
 /// The first slot of each server, and the end.
 const BOUNDS: [u32; 4] = [0, 5461, 10_923, 16_384];
 
-struct Cluster {
-    servers: Vec<RedisServer>,
+pub(crate) struct Cluster {
+    pub(crate) servers: Vec<RedisServer>,
 }
 
 impl Cluster {
     /// Three primaries that have found together.
-    fn start() -> Self {
-        let start = |_| {
-            let bus = free_port().to_string();
-            RedisServer::with(&[
-                "--cluster-enabled",
-                "yes",
-                "--cluster-port",
-                &bus,
-                "--cluster-node-timeout",
-                "2000",
-            ])
-        };
-        let servers: Vec<RedisServer> = (0..3).map(start).collect();
+    pub(crate) fn start() -> Self {
+        let servers: Vec<RedisServer> = (0..3).map(|_| node()).collect();
         for (server, bounds) in servers.iter().zip(BOUNDS.windows(2)) {
             let (from, to) = (bounds[0].to_string(), (bounds[1] - 1).to_string());
             let mut client = server.client();
@@ -40,12 +29,7 @@ impl Cluster {
         }
         let cluster = Self { servers };
         for met in &cluster.servers[1..] {
-            let bus = met.client().command(&["CONFIG", "GET", "cluster-port"]);
-            let bus = bus.lines().last().expect("a port").to_owned();
-            let port = met.port().to_string();
-            let mut client = cluster.servers[0].client();
-            let meeting = client.command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
-            assert_eq!(meeting, "OK");
+            cluster.meet(met);
         }
         eventually("a whole cluster", || {
             let is_whole = |server: &RedisServer| {
@@ -55,6 +39,47 @@ impl Cluster {
             cluster.servers.iter().all(is_whole).then_some(())
         });
         cluster
+    }
+
+    fn meet(&self, node: &RedisServer) {
+        let bus = node.client().command(&["CONFIG", "GET", "cluster-port"]);
+        let bus = bus.lines().last().expect("a port").to_owned();
+        let port = node.port().to_string();
+        let mut client = self.servers[0].client();
+        let meeting = client.command(&["CLUSTER", "MEET", "127.0.0.1", &port, &bus]);
+        assert_eq!(meeting, "OK");
+    }
+
+    /// A replica of one of the servers, which everybody knows and which has everything.
+    pub(crate) fn replica_of(&self, server: usize) -> RedisServer {
+        let replica = node();
+        self.meet(&replica);
+        let id = self.id(server);
+        eventually("a replica", || {
+            let told = replica.client().command(&["CLUSTER", "REPLICATE", &id]);
+            (told == "OK").then_some(())
+        });
+        eventually("a replica that has everything and is known", || {
+            let info = replica.client().command(&["INFO", "replication"]);
+            let is_known = |server: &RedisServer| {
+                let nodes = server.client().command(&["CLUSTER", "NODES"]);
+                nodes.lines().filter(|node| node.contains("slave")).count() == 1
+            };
+            let is_ready = info.contains("master_link_status:up");
+            (is_ready && self.servers.iter().all(is_known)).then_some(())
+        });
+        replica
+    }
+
+    /// Which server has the keys of a partition.
+    pub(crate) fn owner(&self, partition: u8) -> usize {
+        let key = clock_of(partition);
+        let slot = self.servers[1]
+            .client()
+            .command(&["CLUSTER", "KEYSLOT", &key]);
+        let slot: u32 = slot.parse().expect("a slot");
+        let is_it = |server: &usize| slot < BOUNDS[server + 1];
+        (0..3).find(is_it).expect("one")
     }
 
     fn clients(&self) -> Vec<RedisClient> {
@@ -69,6 +94,21 @@ impl Cluster {
         let store = RedisStore::open(&self.servers[1].url(), RedisOptions::default()).await;
         store.expect("it opens")
     }
+}
+
+/// A server that can be one of a cluster.
+fn node() -> RedisServer {
+    let bus = free_port().to_string();
+    RedisServer::with(&[
+        "--cluster-enabled",
+        "yes",
+        "--cluster-port",
+        &bus,
+        "--cluster-node-timeout",
+        "2000",
+        "--repl-diskless-sync-delay",
+        "0",
+    ])
 }
 
 /// A clock in a key of every partition; with each partition's server.

@@ -25,21 +25,21 @@ const FIRST_UNKNOWN: u64 = 5_000;
 const OUTSTANDING: u64 = 9_999;
 
 /// A server that answers.
-async fn server() -> PostgresServer {
+pub(crate) async fn server() -> PostgresServer {
     let server = PostgresServer::start();
     drop(connect(&server.url()).await);
     server
 }
 
 /// How far a copy is does not matter to these tests.
-fn unwatched(_: &Transferred) {}
+pub(crate) fn unwatched(_: &Transferred) {}
 
-async fn copy(source: Source<'_>, target: Target) -> Result<Transferred, TransferError> {
+pub(crate) async fn copy(source: Source<'_>, target: Target) -> Result<Transferred, TransferError> {
     transfer(source, target, &mut unwatched).await
 }
 
 /// An embedded store with settled, unknown and outstanding records.
-async fn filled(path: &Path) -> EmbeddedStore {
+pub(crate) async fn filled(path: &Path) -> EmbeddedStore {
     let store = EmbeddedStore::open(path, Options::default()).expect("a new store");
     for number in 0..COMPLETED {
         claim(&store, number).await;
@@ -56,7 +56,7 @@ async fn filled(path: &Path) -> EmbeddedStore {
     store
 }
 
-async fn all(store: &impl Store) -> Vec<(RecordKey, Held)> {
+pub(crate) async fn all(store: &impl Store) -> Vec<(RecordKey, Held)> {
     let (mut records, mut after) = (Vec::new(), None);
     loop {
         let page = store.list(&Filter::default(), after, 1_000).await;
@@ -69,15 +69,15 @@ async fn all(store: &impl Store) -> Vec<(RecordKey, Held)> {
     }
 }
 
-fn backup_of(store: &AnyStore, path: &Path) -> Target {
+pub(crate) fn backup_of(store: &AnyStore, path: &Path) -> Target {
     Target::Backup(BackupWriter::create(path, store.secret()).expect("room"))
 }
 
-fn from_backup(path: &Path) -> Source<'static> {
+pub(crate) fn from_backup(path: &Path) -> Source<'static> {
     Source::Backup(Box::new(BackupReader::open(path).expect("a backup")))
 }
 
-fn into_directory(source: &Source<'_>, path: &Path) -> Target {
+pub(crate) fn into_directory(source: &Source<'_>, path: &Path) -> Target {
     Target::Embedded(EmbeddedRestore::create(path, source.secret()).expect("it is vacant"))
 }
 

@@ -6,6 +6,7 @@ use std::path::Path;
 use crate::client::{Answer, post};
 use crate::commands::{Said, hapax};
 use crate::gateway::Gateway;
+use crate::redis_servers::RedisServer;
 use crate::servers::PostgresServer;
 use crate::support::eventually;
 use crate::upstream::Upstream;
@@ -119,6 +120,39 @@ fn a_store_moves_to_postgresql_and_back_and_replays_in_both() {
     let moved = store(&["migrate", "--from", &url, "--to", &back]);
     assert_eq!(moved.code, Some(0), "{moved:?}");
     assert!(!moved.out.contains("postgres"), "{moved:?}");
+    world.assert_replayed_from(&back);
+}
+
+#[test]
+fn a_store_moves_to_redis_and_on_and_replays_everywhere() {
+    let world = World::new();
+    let server = RedisServer::start();
+    let url = server.url();
+    let one = world.path("one");
+    let moved = store(&["migrate", "--from", &one, "--to", &url, "-o", "json"]);
+    assert_eq!(moved.json()["records"], KEYS);
+    let again = store(&["migrate", "--from", &one, "--to", &url]);
+    assert_eq!(again.code, Some(2), "it is not vacant: {again:?}");
+    let mut gateway = serve(&world.upstream, Path::new(&url));
+    let file = world.path("b");
+    for arguments in [
+        vec!["backup", &file, "--store", &url],
+        vec!["migrate", "--from", &one, "--to", &url],
+    ] {
+        let taken = store(&arguments);
+        assert_eq!(taken.code, Some(4), "{taken:?}");
+        assert!(taken.err.contains("stop the gateways"), "{taken:?}");
+    }
+    gateway.stop();
+    world.assert_replayed_from(&url);
+    assert_eq!(store(&["backup", &file, "--store", &url]).code, Some(0));
+    let other = RedisServer::start();
+    let restored = store(&["restore", &file, "--store", &other.url()]);
+    assert_eq!(restored.code, Some(0), "{restored:?}");
+    world.assert_replayed_from(&other.url());
+    let back = world.path("back");
+    let moved = store(&["migrate", "--from", &other.url(), "--to", &back]);
+    assert_eq!(moved.code, Some(0), "{moved:?}");
     world.assert_replayed_from(&back);
 }
 
