@@ -84,14 +84,6 @@ pub(crate) struct CorsSettings {
     pub(crate) allow_credentials: bool,
 }
 
-/// `[cors]`.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct CorsSettings {
-    /// With `Any`, that alone.
-    pub(crate) allow_origins: Vec<AllowedOrigin>,
-    pub(crate) allow_credentials: bool,
-}
-
 /// `[admin]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AdminSettings {
@@ -193,15 +185,6 @@ impl From<file::Limits> for LimitSettings {
             max_outstanding_per_scope: cap(limits.max_outstanding_per_scope),
             max_records_per_scope: Some(limits.max_records_per_scope).filter(|limit| *limit > 0),
             max_bytes_per_scope: Some(limits.max_bytes_per_scope.0).filter(|limit| *limit > 0),
-        }
-    }
-}
-
-impl From<file::Cors> for CorsSettings {
-    fn from(cors: file::Cors) -> Self {
-        Self {
-            allow_origins: cors.allow_origins,
-            allow_credentials: cors.allow_credentials,
         }
     }
 }
