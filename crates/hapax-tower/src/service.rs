@@ -125,6 +125,8 @@ where
 
 /// Where an attempt's answer comes.
 type Answer<R> = oneshot::Receiver<Response<ResponseBody<R>>>;
+/// What is answered when no attempt can start.
+type Refused<R> = Box<Response<ResponseBody<R>>>;
 
 /// A request that has arrived, until it is passed through, refused or made an attempt.
 struct Arrival<S, I> {
@@ -207,7 +209,7 @@ where
         let attempt = self.attempt(parts, content, carried, scope, place);
         let (arrival, answer) = match attempt {
             Ok(started) => started,
-            Err(refused) => return Ok(refused),
+            Err(refused) => return Ok(*refused),
         };
         Ok(answer
             .await
@@ -305,7 +307,7 @@ where
         carried: Carried,
         scope: Scope,
         place: Place,
-    ) -> Result<(Self, Answer<R>), Response<ResponseBody<R>>>
+    ) -> Result<(Self, Answer<R>), Refused<R>>
     where
         I: Service<Request<RequestBody<B>>, Response = Response<R>> + Clone + Send + 'static,
         I::Error: Into<BoxError> + Send,
@@ -316,7 +318,8 @@ where
     {
         let method = parts.method.clone();
         let Some((claim, seal)) = claim_ids(self.shared.options.random) else {
-            return Err(self.answer(&Refusal::no_random_numbers(), &method));
+            let refused = self.answer(&Refusal::no_random_numbers(), &method);
+            return Err(Box::new(refused));
         };
         let ticket = self.ticket(&parts, &content, &carried, scope.id, (claim, seal));
         let asked = self.asked(&parts, &content, carried, scope.id);
