@@ -22,7 +22,7 @@ use hapax_core::key::RecordKey;
 use hapax_core::policy::{KeySource, Mode, UpstreamKey};
 use hapax_core::probe::{Probed, Values};
 use hapax_core::problem::{Problem, ProblemKind};
-use hapax_core::record::Content;
+use hapax_core::record::{ClaimId, Content, Record};
 use hapax_core::refusal;
 use hapax_core::settle;
 use hapax_core::store::{Store, StoreError};
@@ -103,19 +103,43 @@ where
 {
     /// Boxed, because a future holds what it is given twice: as it was given and as it is used.
     pub(crate) async fn run(mut self: Box<Self>, mut attempt: Box<Attempt>) {
+        // Once: every request counts what it shares, on whichever core it is.
+        let (shared, key) = (Arc::clone(&self.shared), self.key);
         let mut input = Input::Begin;
         loop {
-            let observer = Arc::clone(&self.shared.observer);
             let step = attempt.advance(input, self.started.elapsed(), &mut |event| {
-                observer.observe(&event)
+                shared.observer.observe(&event);
             });
-            if matches!(step, Step::Done) {
-                return;
-            }
             let work = self.work_of(&step);
-            let from = self.started.elapsed();
-            input = self.perform(step, &attempt).await;
-            if let (Some(spans), Some(work)) = (self.spans.as_mut(), work) {
+            let from = work.map(|_| self.started.elapsed());
+            input = match step {
+                Step::Done => return,
+                Step::Reply(reply) => {
+                    self.asking = None;
+                    self.reply(reply, &attempt);
+                    Input::Replied
+                }
+                Step::Execute(execution) => {
+                    self.dispatch(execution);
+                    self.upstream_event().await
+                }
+                Step::Await => self.upstream_event().await,
+                // All others are boxed: an operation under way waits for the upstream for most of its life, and should
+                // not hold the room that asking the store takes.
+                Step::Insert(record) => Box::pin(self.insert(record)).await,
+                Step::Replace { expected, record } => {
+                    Box::pin(self.replace(expected, record)).await
+                }
+                Step::Remove { expected } => Box::pin(self.remove(expected)).await,
+                Step::Read => Box::pin(read(&shared, key)).await,
+                Step::Probe => Input::Probed(Box::pin(self.probe(&attempt)).await),
+                Step::Wait(up_to) => Box::pin(self.wait(up_to, &attempt)).await,
+                Step::Pause(pause) => {
+                    Box::pin(sleep(pause)).await;
+                    Input::Waited
+                }
+            };
+            if let (Some(spans), Some(work), Some(from)) = (self.spans.as_mut(), work, from) {
                 spans.tell(work, from, self.started.elapsed());
             }
         }
@@ -135,69 +159,38 @@ where
         }
     }
 
-    /// The store's operations are boxed: an operation under way waits for the upstream for most of its
-    /// life, and should not hold the room that asking the store takes.
-    async fn perform(&mut self, step: Step, attempt: &Attempt) -> Input {
-        let shared = Arc::clone(&self.shared);
-        let store = &shared.store;
-        let key = &attempt.ticket().key;
-        match step {
-            Step::Insert(record) => {
-                match self.charge.room(&shared.quotas, record.scope) {
-                    Room::Full { until } => return Input::NoRoom { until },
-                    Room::Charged => {}
-                    Room::NotCounted => {
-                        let route = &*self.routed.name;
-                        shared.observer.observe(&Event::QuotaNotCounted { route });
-                    }
-                }
-                let inserting = Box::pin(store.insert(key, &record));
-                let inserted = timed(&shared, StoreOperation::Insert, inserting).await;
-                self.charge.inserted(&record, &inserted);
-                Input::Inserted(inserted)
+    /// Claims the key, where the scope has room for one more.
+    async fn insert(&mut self, record: Record) -> Input {
+        match self.charge.room(&self.shared.quotas, record.scope) {
+            Room::Full { until } => return Input::NoRoom { until },
+            Room::Charged => {}
+            Room::NotCounted => {
+                let route = &*self.routed.name;
+                let event = Event::QuotaNotCounted { route };
+                self.shared.observer.observe(&event);
             }
-            Step::Replace { expected, record } => {
-                let replacing = Box::pin(store.replace(key, expected, &record));
-                let written = timed(&shared, StoreOperation::Replace, replacing).await;
-                self.charge.replaced(&shared.quotas, &record, &written);
-                self.asking = None;
-                shared.waiters.wake(key);
-                Input::Written(written)
-            }
-            Step::Remove { expected } => {
-                let removing = Box::pin(store.remove(key, expected));
-                let written = timed(&shared, StoreOperation::Remove, removing).await;
-                self.charge.removed(&written);
-                shared.waiters.wake(key);
-                Input::Written(written)
-            }
-            Step::Read => {
-                Input::Found(timed(&shared, StoreOperation::Read, Box::pin(store.read(key))).await)
-            }
-            Step::Probe => Input::Probed(self.probe(attempt).await),
-            Step::Wait(up_to) => self.wait(up_to, attempt).await,
-            Step::Pause(pause) => {
-                sleep(pause).await;
-                Input::Waited
-            }
-            Step::Execute(execution) => {
-                let attempt_number = execution.attempt;
-                self.dispatch(execution);
-                shared.observer.observe(&Event::Forwarded {
-                    record: *key,
-                    attempt: attempt_number,
-                });
-                self.upstream_event(*key).await
-            }
-            Step::Await => self.upstream_event(*key).await,
-            Step::Reply(reply) => {
-                self.asking = None;
-                self.reply(reply, attempt);
-                Input::Replied
-            }
-            // The loop ends before it asks for this.
-            Step::Done => Input::Replied,
         }
+        let inserting = self.shared.store.insert(&self.key, &record);
+        let inserted = timed(&self.shared, StoreOperation::Insert, inserting).await;
+        self.charge.inserted(&record, &inserted);
+        Input::Inserted(inserted)
+    }
+
+    async fn replace(&mut self, expected: ClaimId, record: Record) -> Input {
+        let replacing = self.shared.store.replace(&self.key, expected, &record);
+        let written = timed(&self.shared, StoreOperation::Replace, replacing).await;
+        self.charge.replaced(&self.shared.quotas, &record, &written);
+        self.asking = None;
+        self.shared.waiters.wake(&self.key);
+        Input::Written(written)
+    }
+
+    async fn remove(&mut self, expected: ClaimId) -> Input {
+        let removing = self.shared.store.remove(&self.key, expected);
+        let written = timed(&self.shared, StoreOperation::Remove, removing).await;
+        self.charge.removed(&written);
+        self.shared.waiters.wake(&self.key);
+        Input::Written(written)
     }
 
     /// Waits for the first attempt. A client that leaves waits no longer: nothing of it is under
@@ -247,6 +240,14 @@ where
     }
 
     fn dispatch(&mut self, execution: Execution) {
+        let attempt = execution.attempt;
+        self.send(execution);
+        let record = self.key;
+        let event = Event::Forwarded { record, attempt };
+        self.shared.observer.observe(&event);
+    }
+
+    fn send(&mut self, execution: Execution) {
         let kept = fields_of_retry(self.fields());
         // Both are there: `Execute` is said once an attempt.
         let sent = std::mem::replace(&mut self.request, Err(kept));
@@ -266,7 +267,7 @@ where
             self.under_way = Some(self.shared.probes.under_way(self.key));
         }
         let now = Instant::now();
-        self.call = Some(Box::pin(exchange(inner, *request, max_stored)));
+        self.call = Some(Box::pin(exchange(inner, request, max_stored)));
         self.dispatched_at = Some(now);
         self.heartbeat = execution.heartbeat;
         self.next_heartbeat = execution.heartbeat.map(|every| now + every);
@@ -298,7 +299,7 @@ where
     }
 
     /// Whatever comes first: the answer, the next heartbeat, or the end of patience.
-    async fn upstream_event(&mut self, record: RecordKey) -> Input {
+    async fn upstream_event(&mut self) -> Input {
         let Some(call) = self.call.as_mut() else {
             return Input::Failed(UpstreamFailure::AfterDispatch);
         };
@@ -315,7 +316,7 @@ where
             },
         };
         match ended {
-            Some(ended) => self.upstream_ended(ended, record),
+            Some(ended) => self.upstream_ended(ended, self.key),
             None if self.times_out_at.is_some_and(|at| at <= Instant::now()) => self.out_of_time(),
             None => {
                 self.next_heartbeat = self.heartbeat.map(|every| Instant::now() + every);
@@ -473,6 +474,10 @@ where
         let (keys, policy) = (&self.shared.keys, &attempt.ticket().policy);
         refusal::mismatch(first, keys, policy, subject.as_ref())
     }
+}
+
+async fn read<S: Store>(shared: &Shared<S>, key: RecordKey) -> Input {
+    Input::Found(timed(shared, StoreOperation::Read, shared.store.read(&key)).await)
 }
 
 /// Bounds an operation of the store in time and tells how it went.

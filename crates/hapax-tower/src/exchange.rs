@@ -55,7 +55,7 @@ pub(crate) enum Kept<R> {
 /// Calls the inner service and buffers its answer up to `max_stored` bytes.
 pub(crate) async fn exchange<I, B, R>(
     inner: I,
-    request: Request<RequestBody<B>>,
+    request: Box<Request<RequestBody<B>>>,
     max_stored: usize,
 ) -> Result<Exchange<R>, UpstreamFailure>
 where
@@ -72,7 +72,7 @@ where
 
 async fn call_and_buffer<I, B, R>(
     mut inner: I,
-    request: Request<RequestBody<B>>,
+    request: Box<Request<RequestBody<B>>>,
     max_stored: usize,
 ) -> Result<Exchange<R>, UpstreamFailure>
 where
@@ -86,7 +86,7 @@ where
         return Err(UpstreamFailure::NotSent { timed_out: false });
     }
     let response = inner
-        .call(request)
+        .call(*request)
         .await
         .map_err(|error| failure_of(&error.into()))?;
     let (mut parts, body) = response.into_parts();

@@ -10,41 +10,48 @@ use crate::layer::Limits;
 
 /// Keyed requests under way, bounded in all and per scope.
 #[derive(Debug, Clone)]
-pub(crate) struct Places {
+pub(crate) struct Places(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
     limits: Limits,
-    taken: Arc<AtomicUsize>,
-    scopes: Arc<Mutex<HashMap<ScopeId, usize>>>,
+    taken: AtomicUsize,
+    scopes: Mutex<HashMap<ScopeId, usize>>,
 }
 
 impl Places {
     pub(crate) fn new(limits: Limits) -> Self {
-        Self {
+        Self(Arc::new(Shared {
             limits,
-            taken: Arc::default(),
-            scopes: Arc::default(),
-        }
+            taken: AtomicUsize::new(0),
+            scopes: Mutex::default(),
+        }))
     }
 
     pub(crate) fn taken(&self) -> usize {
-        self.taken.load(Ordering::Relaxed)
+        self.0.taken.load(Ordering::Relaxed)
     }
 
     pub(crate) fn take(&self, scope: ScopeId) -> Option<Place> {
-        let bound = self.limits.outstanding;
+        let Shared {
+            limits,
+            taken: all,
+            scopes,
+        } = &*self.0;
+        let bound = limits.outstanding;
         let count = |taken: usize| (taken < bound).then_some(taken + 1);
-        self.taken
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, count)
+        all.fetch_update(Ordering::Relaxed, Ordering::Relaxed, count)
             .ok()?;
         let mut place = Place {
             places: self.clone(),
             scope: None,
         };
-        if self.limits.outstanding_per_scope == usize::MAX {
+        if limits.outstanding_per_scope == usize::MAX {
             return Some(place);
         }
-        let mut scopes = self.scopes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut scopes = scopes.lock().unwrap_or_else(PoisonError::into_inner);
         let taken = scopes.entry(scope).or_default();
-        if *taken >= self.limits.outstanding_per_scope {
+        if *taken >= limits.outstanding_per_scope {
             drop(scopes);
             return None;
         }
@@ -64,10 +71,11 @@ pub(crate) struct Place {
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.places.taken.fetch_sub(1, Ordering::Relaxed);
+        self.places.0.taken.fetch_sub(1, Ordering::Relaxed);
         let Some(scope) = self.scope else { return };
         let mut scopes = self
             .places
+            .0
             .scopes
             .lock()
             .unwrap_or_else(PoisonError::into_inner);

@@ -66,7 +66,7 @@ impl Probes {
         // Looked at before the question is asked: what is under way then may act after the answer.
         let is_first_under_way = lock(&self.under_way).contains_key(&key);
         let is_head = *question.method() == Method::HEAD;
-        let exchanging = exchange(inner, question, policy.max_stored_response);
+        let exchanging = exchange(inner, Box::new(question), policy.max_stored_response);
         let Ok(Ok(exchange)) = timeout(patience, exchanging).await else {
             return (Probed::Failed, Some(asking));
         };

@@ -106,18 +106,29 @@ where
             started,
             spans,
         };
-        Box::pin(async move {
-            if arrival.routed.policy.covers(&parts.method) {
-                arrival.admit(parts, body).await
-            } else {
-                let body = RequestBody::Streaming { inner: body };
-                arrival
-                    .pass_through(Request::from_parts(parts, body), Outcome::Unkeyed)
-                    .await
-            }
-        })
+        // Each way has a box of its own size: what is passed through does not need the room that an attempt takes.
+        let policy = &arrival.routed.policy;
+        if !policy.covers(&parts.method) {
+            let request = Request::from_parts(parts, RequestBody::Streaming { inner: body });
+            return Box::pin(arrival.pass_through(request, Outcome::Unkeyed));
+        }
+        let carried = find_key(policy, &arrival.routed.params, &parts, None);
+        if !matches!(carried, Ok(None)) || needs_body(policy) {
+            return Box::pin(arrival.admit(Box::new(parts), body, carried));
+        }
+        let refused = without_key(policy);
+        let request = Request::from_parts(parts, RequestBody::Streaming { inner: body });
+        match refused {
+            Some(refused) => Box::pin(arrival.refuse(refused, request)),
+            None => Box::pin(arrival.pass_through(request, Outcome::Unkeyed)),
+        }
     }
 }
+
+/// Where an attempt's answer comes.
+type Answer<R> = oneshot::Receiver<Response<ResponseBody<R>>>;
+/// What is answered when no attempt can start.
+type Refused<R> = Box<Response<ResponseBody<R>>>;
 
 /// A request that has arrived, until it is passed through, refused or made an attempt.
 struct Arrival<S, I> {
@@ -133,7 +144,12 @@ where
     S: Store,
 {
     /// The fixed order (section C): limits, key, scope, content, fingerprint, record.
-    async fn admit<B, R>(self, parts: Parts, body: B) -> Result<Response<ResponseBody<R>>, BoxError>
+    async fn admit<B, R>(
+        self,
+        parts: Box<Parts>,
+        body: B,
+        carried: Result<Option<Carried>, KeyError>,
+    ) -> Result<Response<ResponseBody<R>>, BoxError>
     where
         I: Service<Request<RequestBody<B>>, Response = Response<R>> + Clone + Send + 'static,
         I::Error: Into<BoxError> + Send,
@@ -143,28 +159,14 @@ where
         R: Body<Data = Bytes> + Send + Unpin + 'static,
         R::Error: Into<BoxError>,
     {
-        let carried = find_key(&self.routed.policy, &self.routed.params, &parts, None);
         let may_be_in_body = needs_body(&self.routed.policy);
-        let streaming = |body| RequestBody::Streaming { inner: body };
-        if matches!(carried, Ok(None)) && !may_be_in_body {
-            return match without_key(&self.routed.policy) {
-                Some(refused) => {
-                    self.refuse(refused, Request::from_parts(parts, streaming(body)))
-                        .await
-                }
-                None => {
-                    let request = Request::from_parts(parts, streaming(body));
-                    self.pass_through(request, Outcome::Unkeyed).await
-                }
-            };
-        }
         let judged = self.judge_head(&parts, carried);
         let (carried, scope, place) = match judged {
             Ok(judged) => judged,
             Err(refused) => {
-                return self
-                    .refuse(refused, Request::from_parts(parts, streaming(body)))
-                    .await;
+                let body = RequestBody::Streaming { inner: body };
+                let request = Request::from_parts(*parts, body);
+                return Box::pin(self.refuse(refused, request)).await;
             }
         };
         let limit = self.routed.policy.max_body;
@@ -176,9 +178,8 @@ where
                     rest: Some(rest),
                 };
                 let refused = Refusal::too_large(limit);
-                return self
-                    .refuse(refused, Request::from_parts(parts, request))
-                    .await;
+                let request = Request::from_parts(*parts, request);
+                return Box::pin(self.refuse(refused, request)).await;
             }
             Err(refused) => return Ok(self.answer(&refused, &parts.method)),
         };
@@ -191,21 +192,30 @@ where
                 Some(&content),
             ),
         };
-        let request = |parts| Request::from_parts(parts, RequestBody::full(content.clone()));
+        let request =
+            |parts: Box<Parts>| Request::from_parts(*parts, RequestBody::full(content.clone()));
         let carried = match carried.map_err(Refusal::invalid_key) {
-            Err(refused) => return self.refuse(refused, request(parts)).await,
+            Err(refused) => return Box::pin(self.refuse(refused, request(parts))).await,
             Ok(Some(carried)) => carried,
             Ok(None) => {
                 return match without_key(&self.routed.policy) {
-                    Some(refused) => self.refuse(refused, request(parts)).await,
-                    None => self.pass_through(request(parts), Outcome::Unkeyed).await,
+                    Some(refused) => Box::pin(self.refuse(refused, request(parts))).await,
+                    None => Box::pin(self.pass_through(request(parts), Outcome::Unkeyed)).await,
                 };
             }
         };
         if !digest::content_matches(&parts.headers, &content) {
-            return self.refuse(Refusal::other_digest(), request(parts)).await;
+            return Box::pin(self.refuse(Refusal::other_digest(), request(parts))).await;
         }
-        self.attempt(parts, content, carried, scope, place).await
+        let method = parts.method.clone();
+        let attempt = self.attempt(parts, content, carried, scope, place);
+        let (arrival, answer) = match attempt {
+            Ok(started) => started,
+            Err(refused) => return Ok(*refused),
+        };
+        Ok(answer
+            .await
+            .unwrap_or_else(|_| arrival.answer(&without_answer(), &method)))
     }
 
     /// What can be judged before the content is there.
@@ -317,15 +327,15 @@ where
             .collect()
     }
 
-    /// Starts the attempt in a task of its own and waits for its answer (P18).
-    async fn attempt<B, R>(
+    /// Starts the attempt in a task of its own (P18); where its answer comes, or why it did not start.
+    fn attempt<B, R>(
         mut self,
-        parts: Parts,
+        parts: Box<Parts>,
         content: Bytes,
         carried: Carried,
         scope: Scope,
         place: Place,
-    ) -> Result<Response<ResponseBody<R>>, BoxError>
+    ) -> Result<(Self, Answer<R>), Refused<R>>
     where
         I: Service<Request<RequestBody<B>>, Response = Response<R>> + Clone + Send + 'static,
         I::Error: Into<BoxError> + Send,
@@ -336,7 +346,8 @@ where
     {
         let method = parts.method.clone();
         let Some((claim, seal)) = claim_ids(self.shared.options.random) else {
-            return Ok(self.answer(&Refusal::no_random_numbers(), &method));
+            let refused = self.answer(&Refusal::no_random_numbers(), &method);
+            return Err(Box::new(refused));
         };
         let ticket = self.ticket(&parts, &content, &carried, scope.id, (claim, seal));
         let asked = self.asked(&parts, &content, carried, scope.id);
@@ -344,7 +355,7 @@ where
             asked_by: self.asked_by(&asked, &scope).map(Arc::new),
             ..ticket
         };
-        let request = Request::from_parts(parts, RequestBody::full(content));
+        let request = Request::from_parts(*parts, RequestBody::full(content));
         let (reply_to, answer) = oneshot::channel();
         let drive = Drive {
             shared: Arc::clone(&self.shared),
@@ -371,16 +382,7 @@ where
             _place: place,
         };
         tokio::spawn(Box::new(drive).run(Box::new(Attempt::new(ticket))));
-        Ok(answer.await.unwrap_or_else(|_| {
-            // The task ended without an answer, which it does only by a defect or at the
-            // runtime's shutdown: nothing is known.
-            let detail = "The outcome of the operation is not known.";
-            let refused = Refusal {
-                problem: Problem::new(ProblemKind::OutcomeUnknown, detail),
-                outcome: Outcome::Unknown,
-            };
-            self.answer(&refused, &method)
-        }))
+        Ok((self, answer))
     }
 
     fn ticket(
@@ -481,6 +483,16 @@ where
     }
 }
 
+/// What is known when an attempt's task ended without an answer, which it does only by a defect or at the runtime's
+/// shutdown: nothing.
+fn without_answer() -> Refusal {
+    let detail = "The outcome of the operation is not known.";
+    Refusal {
+        problem: Problem::new(ProblemKind::OutcomeUnknown, detail),
+        outcome: Outcome::Unknown,
+    }
+}
+
 /// P20: a content that does not arrive in full never reaches the upstream nor uses the key.
 async fn read<B>(body: B, limit: usize, patience: Duration) -> Result<Read<B>, Refusal>
 where
@@ -501,8 +513,10 @@ pub(crate) fn target_of(uri: &Uri) -> &str {
         .map_or("/", http::uri::PathAndQuery::as_str)
 }
 
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+
 fn trace_of(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get("traceparent")?.to_str().ok()?;
+    let value = headers.get(TRACEPARENT)?.to_str().ok()?;
     (value.len() <= 64).then(|| value.to_owned())
 }
 

@@ -20,6 +20,7 @@ mod store_command;
 mod stores;
 mod tail;
 mod telemetry;
+mod timer;
 mod traces;
 mod upstream;
 

@@ -8,7 +8,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use http::Uri;
+use http::{Request, Uri};
+use hyper::body::Incoming;
+use hyper::service::Service as _;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -27,6 +29,7 @@ use crate::admin::tokens::{TokenFileError, Tokens};
 use crate::admin::{self, Access, ReloadAsked, Watched};
 use crate::audit::{AuditError, AuditLog};
 use crate::config::{self, AdminSettings, Loaded, Scheme, Settings, Sources, StoreKind};
+use crate::gateway::connection::Origin;
 use crate::gateway::forward::UpstreamBase;
 use crate::gateway::listener::{self, Drained, ListenerSettings};
 use crate::gateway::proxy::{Body, Forward, Gateway, Live, LiveRouting, SharedLive};
@@ -181,18 +184,13 @@ async fn serve(
 fn assemble<S, D: Dial>(
     layer: &HapaxLayer<S>,
     upstream: Upstream<Body, D>,
-    base: Arc<UpstreamBase>,
+    base: UpstreamBase,
     live: &SharedLive,
 ) -> (Gateway<S, D>, Forward<D>) {
-    let forward = Forward {
-        upstream,
-        base: Arc::clone(&base),
-        live: Arc::clone(live),
-    };
+    let forward = Forward::new(upstream, base, Arc::clone(live));
     let gateway = Gateway {
         keyed: layer.layer(forward.clone()),
-        base,
-        live: Arc::clone(live),
+        forward: forward.clone(),
     };
     (gateway, forward)
 }
@@ -217,7 +215,8 @@ impl Operators {
 
 /// Starts answering at the operators' listener.
 fn serve_operators(listener: TcpListener, watched: &Arc<Watched>) -> Task {
-    let service = TowerToHyperService::new(admin::router(Arc::clone(watched)));
+    let router = TowerToHyperService::new(admin::router(Arc::clone(watched)));
+    let service = move |request: Request<Incoming>, _: &Origin| router.call(request);
     let settings = ListenerSettings {
         drain_timeout: DRAIN_LOOK,
         ..ListenerSettings::default()
@@ -344,7 +343,7 @@ fn layer_options(settings: &Settings) -> Options {
 fn upstream<D: Dial>(
     settings: &Settings,
     dial: D,
-) -> Result<(Arc<UpstreamBase>, Upstream<Body, D>), ServeError> {
+) -> Result<(UpstreamBase, Upstream<Body, D>), ServeError> {
     // Checked when the settings were loaded: serving needs one.
     let Some(configured) = &settings.server.upstream else {
         return Err(ServeError::UpstreamUrl("(none)".to_owned()));
@@ -370,7 +369,7 @@ fn upstream<D: Dial>(
         ..UpstreamSettings::new(configured.host.clone(), configured.port)
     };
     let upstream = Upstream::over(dial, &upstream_settings)?;
-    Ok((Arc::new(base), upstream))
+    Ok((base, upstream))
 }
 
 async fn listen(address: SocketAddr) -> Result<TcpListener, ServeError> {

@@ -239,7 +239,7 @@ impl Sender {
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let host = HeaderValue::from_str(&self.host).map_err(|error| error.to_string())?;
         headers.insert(HOST, host);
-        let sending = self.client.send(request).await;
+        let sending = self.client.send(Box::new(request), None).await;
         let response = sending.map_err(|error| error.root().to_string())?;
         let status = response.status();
         // Read to its end, so that the connection serves again.

@@ -4,6 +4,7 @@
 //! short locks and no await; whoever reads copies a bounded piece out of them.
 
 mod feed;
+mod hasher;
 mod series;
 mod timeline;
 
@@ -22,6 +23,7 @@ pub(crate) use series::{LONGEST_WINDOW, STEP, Snapshot};
 pub(crate) use timeline::{Moment, Timeline};
 
 use feed::Feed;
+use hasher::Quick;
 use series::Series;
 use timeline::Timelines;
 
@@ -124,7 +126,7 @@ pub(crate) struct Activity {
 }
 
 struct Shared {
-    routes: HashSet<Arc<str>>,
+    routes: HashSet<Arc<str>, Quick>,
     feed: Feed,
     series: Series,
 }
@@ -137,7 +139,7 @@ impl Activity {
             clock,
             started,
             shared: Mutex::new(Shared {
-                routes: HashSet::new(),
+                routes: HashSet::default(),
                 feed: Feed::new(),
                 series: Series::default(),
             }),
@@ -168,17 +170,31 @@ impl Activity {
 
     /// Notes what an operator did to a record.
     pub(crate) fn operator(&self, record: RecordKey, route: &str, action: &'static str) {
-        self.note(Some(record), Some(route), What::Operator { action });
+        self.note(Some(record), Some(route), What::Operator { action }, None);
     }
 
-    fn note(&self, record: Option<RecordKey>, route: Option<&str>, what: What) {
+    /// One look at the clock and at most two locks, whatever it is.
+    fn note(
+        &self,
+        record: Option<RecordKey>,
+        route: Option<&str>,
+        what: What,
+        answered: Option<&Answered<'_>>,
+    ) {
         let at = self.clock.now();
         if let Some(record) = record {
             self.timelines.note(record, at, what);
         }
-        if what.is_for_feed() {
-            let mut shared = self.lock();
-            let route = route.map(|route| shared.route(route));
+        let is_for_feed = what.is_for_feed();
+        if !is_for_feed && answered.is_none() {
+            return;
+        }
+        let mut shared = self.lock();
+        let route = route.map(|route| shared.route(route));
+        if let (Some(answered), Some(route)) = (answered, &route) {
+            shared.series.answered(at, route, answered);
+        }
+        if is_for_feed {
             shared.feed.push(Happening {
                 at,
                 record,
@@ -215,21 +231,13 @@ fn millis(duration: Duration) -> u32 {
     u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
-impl Activity {
-    fn count(&self, answered: &Answered<'_>) {
-        let at = self.clock.now();
-        let mut shared = self.lock();
-        let route = shared.route(answered.route);
-        shared.series.answered(at, &route, answered);
-    }
-}
-
 impl Observer for Activity {
     #[allow(clippy::too_many_lines, reason = "a table, one arm an event")]
     fn observe(&self, event: &Event<'_>) {
+        let mut counted = None;
         let (record, route, what) = match event {
             Event::Answered(answered) => {
-                self.count(answered);
+                counted = Some(answered);
                 let what = What::Answered {
                     outcome: answered.outcome,
                     status: answered.status.as_u16(),
@@ -300,7 +308,7 @@ impl Observer for Activity {
             | Event::QuotaExceeded { .. }
             | Event::QuotaNotCounted { .. } => return,
         };
-        self.note(record, route, what);
+        self.note(record, route, what, counted);
     }
 }
 

@@ -7,6 +7,8 @@ use std::time::Duration;
 use hapax_core::event::{Answered, Outcome};
 use hapax_core::time::Timestamp;
 
+use super::hasher::Quick;
+
 /// The length of a step.
 pub(crate) const STEP: Duration = Duration::from_secs(10);
 /// How far back the figures go.
@@ -21,7 +23,7 @@ const SHORTEST_LATENCY_US: f64 = 50.0;
 /// The figures of all routes. A route takes about 140 KB, and their number is bounded.
 #[derive(Debug, Default)]
 pub(crate) struct Series {
-    routes: HashMap<Arc<str>, Box<[Step]>>,
+    routes: HashMap<Arc<str>, Box<[Step]>, Quick>,
 }
 
 /// One step of one route.

@@ -7,9 +7,13 @@ use hapax_core::key::RecordKey;
 use hapax_core::time::Timestamp;
 
 use super::What;
+use super::hasher::Quick;
 
 /// How many groups of moments a record has at most; beyond, the oldest after the first few go.
 const MOST_GROUPS: usize = 32;
+
+/// What an execution comes to: claimed, forwarded, answered by the upstream, stored, answered; and a replay.
+const USUAL_GROUPS: usize = 6;
 
 /// A lock for every sixteenth of the records: attempts rarely wait for each other.
 const SHARDS: usize = 16;
@@ -37,6 +41,20 @@ pub(crate) struct Timeline {
 }
 
 impl Timeline {
+    fn with_usual_room() -> Self {
+        Self {
+            moments: Vec::with_capacity(USUAL_GROUPS),
+            omitted: 0,
+        }
+    }
+
+    fn emptied(mut self) -> Self {
+        self.moments.clear();
+        self.moments.shrink_to(USUAL_GROUPS);
+        self.omitted = 0;
+        self
+    }
+
     fn note(&mut self, at: Timestamp, what: What) {
         if let Some(last) = self.moments.last_mut()
             && is_repeat(last.what, what)
@@ -79,7 +97,7 @@ pub(crate) struct Timelines([Mutex<Shard>; SHARDS]);
 
 #[derive(Debug, Default)]
 struct Shard {
-    timelines: HashMap<RecordKey, Timeline>,
+    timelines: HashMap<RecordKey, Timeline, Quick>,
     /// In the order in which they were first seen.
     order: VecDeque<RecordKey>,
 }
@@ -94,13 +112,15 @@ impl Timelines {
             timeline.note(at, what);
             return;
         }
-        if shard.order.len() >= RECORDS_PER_SHARD
-            && let Some(oldest) = shard.order.pop_front()
-        {
-            shard.timelines.remove(&oldest);
-        }
+        let oldest = (shard.order.len() >= RECORDS_PER_SHARD)
+            .then(|| shard.order.pop_front())
+            .flatten();
+        // Its room is the new one's: once the memory is full, taking note allocates nothing.
+        let forgotten = oldest.and_then(|oldest| shard.timelines.remove(&oldest));
+        let mut timeline = forgotten.map_or_else(Timeline::with_usual_room, Timeline::emptied);
+        timeline.note(at, what);
         shard.order.push_back(record);
-        shard.timelines.entry(record).or_default().note(at, what);
+        shard.timelines.insert(record, timeline);
     }
 
     pub(super) fn of(&self, record: &RecordKey) -> Option<Timeline> {

@@ -1,6 +1,9 @@
 //! What the parts of one connection know together, and what each of its requests is told.
 
 use std::{
+    convert::Infallible,
+    error::Error,
+    future::Future,
     net::SocketAddr,
     sync::{
         Arc, OnceLock,
@@ -9,16 +12,16 @@ use std::{
     task::{Context, Waker},
 };
 
-use http::{Request, Version, header};
-use hyper::{body::Incoming, service::Service};
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, Version, header};
+use hyper::{
+    body::{Body, Incoming},
+    service::Service,
+};
 
 use super::interim::{self, Answering, Interims};
 
-/// The address the connection came from (request extension).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct PeerAddr(pub(crate) SocketAddr);
-
-/// How the request reached us (request extension).
+/// How a request reached us.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Scheme {
     /// In the clear.
@@ -34,6 +37,58 @@ impl Scheme {
             Self::Http => "http",
             Self::Https => "https",
         }
+    }
+}
+
+/// Where the requests of a connection come from.
+#[derive(Clone, Debug)]
+pub(crate) struct Origin {
+    /// The address the connection came from.
+    pub(crate) peer: SocketAddr,
+    /// Its IP address as a field value: every request says it to the upstream. An IPv4 address that came over an IPv6
+    /// socket is what it is.
+    pub(crate) peer_value: HeaderValue,
+    /// How the connection reached us.
+    pub(crate) scheme: Scheme,
+}
+
+impl Origin {
+    /// The origin of a connection from `peer`.
+    pub(crate) fn new(peer: SocketAddr, scheme: Scheme) -> Self {
+        let address = peer.ip().to_canonical().to_string();
+        // An address has no byte that a value may not have.
+        let peer_value = HeaderValue::from_maybe_shared(Bytes::from(address));
+        Self {
+            peer,
+            peer_value: peer_value.unwrap_or(HeaderValue::from_static("unknown")),
+            scheme,
+        }
+    }
+}
+
+/// What answers the requests of a listener's connections.
+pub(crate) trait Answer: Clone + Send + 'static {
+    /// The content of its answers.
+    type Body: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static;
+    /// An answer under way.
+    type Future: Future<Output = Result<Response<Self::Body>, Infallible>> + Send + 'static;
+
+    /// Answers a request that came from `origin`, which no extension says: four allocations a request are much of what
+    /// passing one through takes.
+    fn answer(&self, request: Request<Incoming>, origin: &Origin) -> Self::Future;
+}
+
+impl<F, R, B> Answer for F
+where
+    F: Fn(Request<Incoming>, &Origin) -> R + Clone + Send + 'static,
+    R: Future<Output = Result<Response<B>, Infallible>> + Send + 'static,
+    B: Body<Data = Bytes, Error: Into<Box<dyn Error + Send + Sync>>> + Send + 'static,
+{
+    type Body = B;
+    type Future = R;
+
+    fn answer(&self, request: Request<Incoming>, origin: &Origin) -> R {
+        self(request, origin)
     }
 }
 
@@ -93,14 +148,13 @@ impl ConnectionState {
 #[derive(Clone, Debug)]
 pub(crate) struct Tagged<S> {
     pub(crate) service: S,
-    pub(crate) peer: PeerAddr,
-    pub(crate) scheme: Scheme,
+    pub(crate) origin: Origin,
     pub(crate) state: Arc<ConnectionState>,
 }
 
-impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Tagged<S> {
-    type Response = S::Response;
-    type Error = S::Error;
+impl<S: Answer> Service<Request<Incoming>> for Tagged<S> {
+    type Response = Response<S::Body>;
+    type Error = Infallible;
     type Future = Answering<S::Future>;
 
     fn call(&self, mut request: Request<Incoming>) -> Self::Future {
@@ -108,15 +162,13 @@ impl<S: Service<Request<Incoming>>> Service<Request<Incoming>> for Tagged<S> {
         // A client of HTTP/1.0 knows no informational answers, and whoever asks for an upgrade waits for one of its own.
         let can_be_told = request.version() == Version::HTTP_11 && !upgrade;
         let informer = can_be_told.then(|| interim::open(&self.state));
-        let extensions = request.extensions_mut();
-        extensions.insert(self.peer);
-        extensions.insert(self.scheme);
         if upgrade {
-            extensions.insert(Tunnel(Arc::clone(&self.state)));
+            let tunnel = Tunnel(Arc::clone(&self.state));
+            request.extensions_mut().insert(tunnel);
         }
         if let Some(informer) = &informer {
-            extensions.insert(informer.clone());
+            request.extensions_mut().insert(informer.clone());
         }
-        Answering::new(self.service.call(request), informer)
+        Answering::new(self.service.answer(request, &self.origin), informer)
     }
 }

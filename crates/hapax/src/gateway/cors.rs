@@ -88,7 +88,7 @@ impl Cors {
 
 impl Grant {
     /// Says it, if the answer is a problem of hapax.
-    pub(crate) fn say<B>(self, answer: &mut Response<B>) {
+    pub(crate) fn say<B>(&self, answer: &mut Response<B>) {
         if answer.extensions().get::<ProblemKind>().is_none() {
             return;
         }
@@ -103,13 +103,13 @@ impl Grant {
                 origin,
                 with_credentials,
             } => {
-                if with_credentials {
+                if *with_credentials {
                     headers.insert(
                         ACCESS_CONTROL_ALLOW_CREDENTIALS,
                         HeaderValue::from_static("true"),
                     );
                 }
-                origin
+                origin.clone()
             }
         };
         headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, origin);

@@ -4,7 +4,7 @@ use http::{
     HeaderMap, HeaderName, HeaderValue, Uri, Version, header,
     uri::{Authority, PathAndQuery},
 };
-use http_body::Body;
+use http_body::SizeHint;
 use thiserror::Error;
 
 /// Why a message cannot be passed on.
@@ -153,10 +153,11 @@ pub(crate) fn fit_for_http1(headers: &mut HeaderMap, uri: &Uri, base: &UpstreamB
 /// Frames a request's content anew (RFC 9112 6.3): a length that is known is written as a plain number, whatever its
 /// zeros were (C's `strtol` reads `010` as eight), and what has no length is chunked, by whatever method. Left alone,
 /// hyper sends a GET or HEAD of unknown length without its content, and the upstream would act on another request.
-pub(crate) fn frame(headers: &mut HeaderMap, content: &impl Body) {
+pub(crate) fn frame(headers: &mut HeaderMap, size: &SizeHint) {
     let sized = headers.contains_key(header::CONTENT_LENGTH);
-    match content.size_hint().exact() {
+    match size.exact() {
         Some(0) if !sized => {}
+        Some(length) if says_plainly(headers, length) => {}
         Some(length) => {
             headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
         }
@@ -168,6 +169,22 @@ pub(crate) fn frame(headers: &mut HeaderMap, content: &impl Body) {
             );
         }
     }
+}
+
+/// Whether there is one Content-Length, and it is `length` as we would write it.
+fn says_plainly(headers: &HeaderMap, length: u64) -> bool {
+    let mut said = headers.get_all(header::CONTENT_LENGTH).iter();
+    let (Some(value), None) = (said.next(), said.next()) else {
+        return false;
+    };
+    let digits = value.as_bytes();
+    let is_plain = match digits {
+        [b'0'] => true,
+        [b'1'..=b'9', rest @ ..] => rest.iter().all(u8::is_ascii_digit),
+        _ => false,
+    };
+    let number = std::str::from_utf8(digits).map(str::parse::<u64>);
+    is_plain && matches!(number, Ok(Ok(number)) if number == length)
 }
 
 /// Says that the request came through us (RFC 9110 7.6.3), and how it came.
@@ -263,11 +280,6 @@ fn is_protected(name: &HeaderName) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::pin::Pin;
-    use std::task::{Context, Poll};
-
-    use http_body::{Frame, SizeHint};
-
     use super::*;
 
     fn headers(lines: &[&str]) -> HeaderMap {
@@ -433,39 +445,28 @@ mod tests {
         assert_eq!(lines(&map), ["host: up:81"]);
     }
 
-    /// Content of which only the length is known, or not even that.
-    struct Hinted(Option<u64>);
-
-    impl Body for Hinted {
-        type Data = bytes::Bytes;
-        type Error = std::convert::Infallible;
-
-        fn poll_frame(
-            self: Pin<&mut Self>,
-            _cx: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Self::Data>, Self::Error>>> {
-            Poll::Ready(None)
-        }
-
-        fn size_hint(&self) -> SizeHint {
-            self.0.map_or_else(SizeHint::default, SizeHint::with_exact)
-        }
-    }
-
     #[test]
     fn content_of_known_length_gets_a_plain_one_and_the_rest_is_chunked() {
-        let table: [(&[&str], Option<u64>, &[&str]); 7] = [
+        let table: [(&[&str], Option<u64>, &[&str]); 10] = [
             (&[], Some(0), &[]),
             (&["content-length: 0"], Some(0), &["content-length: 0"]),
             (&["content-length: 0010"], Some(10), &["content-length: 10"]),
             (&["content-length: 00"], Some(0), &["content-length: 0"]),
+            (&["content-length: 10"], Some(10), &["content-length: 10"]),
+            (&["content-length: 9"], Some(10), &["content-length: 10"]),
+            (
+                &["content-length: 5", "content-length: 5"],
+                Some(5),
+                &["content-length: 5"],
+            ),
             (&[], Some(5), &["content-length: 5"]),
             (&[], None, &["transfer-encoding: chunked"]),
             (&["content-length: 5"], None, &["content-length: 5"]),
         ];
         for (given, content, expected) in table {
             let mut map = headers(given);
-            frame(&mut map, &Hinted(content));
+            let size = content.map_or_else(SizeHint::default, SizeHint::with_exact);
+            frame(&mut map, &size);
             assert_eq!(lines(&map), expected, "{given:?}");
         }
     }

@@ -1,11 +1,12 @@
 //! Who the client was, as the upstream is told: `Forwarded` (RFC 7239) and the `X-Forwarded-*` fields.
 
-use std::{fmt::Write, net::IpAddr};
+use std::net::IpAddr;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use ipnet::IpNet;
 
-use super::{connection::Scheme, forward::remove_where};
+use super::{connection::Origin, forward::remove_where};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
@@ -32,68 +33,75 @@ impl TrustedProxies {
 /// Tells the upstream about the client at `peer`. What a peer that is not trusted says about itself is dropped first.
 ///
 /// A trusted proxy's chain grows by one; its word on scheme and host stands, because it saw the client and we did not.
-pub(crate) fn append_forwarded(
-    headers: &mut HeaderMap,
-    trusted: &TrustedProxies,
-    peer: IpAddr,
-    scheme: Scheme,
-) {
-    if !trusted.contains(peer) {
+pub(crate) fn append_forwarded(headers: &mut HeaderMap, trusted: &TrustedProxies, origin: &Origin) {
+    if !trusted.contains(origin.peer.ip()) {
         remove_where(headers, |name| {
             matches!(name, "forwarded" | "x-real-ip") || name.starts_with("x-forwarded-")
         });
     }
-    let peer = peer.to_canonical();
     let host = headers.get(header::HOST).cloned();
     append_to_list(
         headers,
         header::FORWARDED,
-        &forwarded_element(peer, host.as_ref(), scheme),
+        forwarded_element(origin, host.as_ref()),
     );
-    append_to_list(headers, X_FORWARDED_FOR, &peer.to_string());
+    append_to_list(headers, X_FORWARDED_FOR, Some(origin.peer_value.clone()));
     headers
         .entry(X_FORWARDED_PROTO)
-        .or_insert_with(|| HeaderValue::from_static(scheme.as_str()));
+        .or_insert_with(|| HeaderValue::from_static(origin.scheme.as_str()));
     if let Some(host) = host {
         headers.entry(X_FORWARDED_HOST).or_insert(host);
     }
 }
 
-fn forwarded_element(peer: IpAddr, host: Option<&HeaderValue>, scheme: Scheme) -> String {
-    let mut element = String::with_capacity(64);
-    // Writing to a String does not fail.
-    let _ = match peer {
-        IpAddr::V4(peer) => write!(element, "for={peer}"),
-        IpAddr::V6(peer) => write!(element, "for=\"[{peer}]\""),
-    };
+fn forwarded_element(origin: &Origin, host: Option<&HeaderValue>) -> Option<HeaderValue> {
     // A quote in a Host never passes the framing; from elsewhere it would break out of the element.
-    if let Some(host) = host
+    let host = host
         .and_then(|host| host.to_str().ok())
-        .filter(|host| !host.contains(['"', '\\']))
-    {
-        let _ = write!(element, ";host=\"{host}\"");
-    }
-    let _ = write!(element, ";proto={}", scheme.as_str());
-    element
+        .filter(|host| !host.contains(['"', '\\']));
+    let (open, close): (&[u8], &[u8]) = match origin.peer.ip().to_canonical() {
+        IpAddr::V4(_) => (b"for=", b""),
+        IpAddr::V6(_) => (b"for=\"[", b"]\""),
+    };
+    let named: [&[u8]; 3] = match host {
+        Some(host) => [b";host=\"", host.as_bytes(), b"\""],
+        None => [b"", b"", b""],
+    };
+    let [before, host, after] = named;
+    let (peer, scheme) = (
+        origin.peer_value.as_bytes(),
+        origin.scheme.as_str().as_bytes(),
+    );
+    let element = [open, peer, close, before, host, after, b";proto=", scheme].concat();
+    // A value between visible bytes is a value.
+    HeaderValue::from_maybe_shared(Bytes::from(element)).ok()
 }
 
 /// Adds an element to a list field, on one line: receivers that know only one line are common.
-fn append_to_list(headers: &mut HeaderMap, name: HeaderName, element: &str) {
-    let mut list = Vec::new();
-    for line in headers.get_all(&name) {
-        list.extend_from_slice(line.as_bytes());
-        list.extend_from_slice(b", ");
+fn append_to_list(headers: &mut HeaderMap, name: HeaderName, element: Option<HeaderValue>) {
+    let Some(mut element) = element else { return };
+    if headers.contains_key(&name) {
+        let mut list = Vec::new();
+        for line in headers.get_all(&name) {
+            list.extend_from_slice(line.as_bytes());
+            list.extend_from_slice(b", ");
+        }
+        list.extend_from_slice(element.as_bytes());
+        // Lines that were values and an element that is one are a value.
+        let Ok(joined) = HeaderValue::from_maybe_shared(Bytes::from(list)) else {
+            return;
+        };
+        element = joined;
     }
-    list.extend_from_slice(element.as_bytes());
-    // Lines that were values and an element of visible bytes are a value.
-    if let Ok(value) = HeaderValue::from_maybe_shared(bytes::Bytes::from(list)) {
-        headers.insert(name, value);
-    }
+    headers.insert(name, element);
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use super::*;
+    use crate::gateway::connection::Scheme;
 
     fn check(
         trusted: &str,
@@ -113,7 +121,8 @@ mod tests {
             })
             .collect();
         let trusted = TrustedProxies::from(networks);
-        append_forwarded(&mut headers, &trusted, peer.parse().unwrap(), Scheme::Http);
+        let peer = SocketAddr::new(peer.parse().unwrap(), 1);
+        append_forwarded(&mut headers, &trusted, &Origin::new(peer, Scheme::Http));
         headers.remove(header::HOST);
         let mut found: Vec<_> = headers
             .iter()

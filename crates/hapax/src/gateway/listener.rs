@@ -2,8 +2,6 @@
 
 use std::{
     collections::HashMap,
-    convert::Infallible,
-    error::Error,
     future::{Future, poll_fn},
     io,
     net::SocketAddr,
@@ -13,13 +11,7 @@ use std::{
     time::Duration,
 };
 
-use bytes::Bytes;
-use http::{Request, Response};
-use hyper::{
-    body::{Body, Incoming},
-    server::conn::{http1, http2},
-    service::Service,
-};
+use hyper::server::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::{
@@ -33,7 +25,7 @@ use tokio_rustls::TlsAcceptor;
 use tracing::{debug, warn};
 
 use super::{
-    connection::{ConnectionState, PeerAddr, Scheme, Tagged},
+    connection::{Answer, ConnectionState, Origin, Scheme, Tagged},
     framing::{Framing, Preface, Protocol},
     wire::{Deadlines, Wire},
 };
@@ -107,22 +99,12 @@ impl Accept for TcpListener {
 }
 
 /// Serves connections until `shutdown` turns true (or its sender is gone), then drains them.
-pub(crate) async fn serve<L, S, B>(
+pub(crate) async fn serve<L: Accept, S: Answer>(
     listener: L,
     settings: ListenerSettings,
     service: S,
     mut shutdown: watch::Receiver<bool>,
-) -> Drained
-where
-    L: Accept,
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible>
-        + Clone
-        + Send
-        + 'static,
-    S::Future: Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
-{
+) -> Drained {
     let settings = Arc::new(settings);
     let mut tasks = JoinSet::new();
     let mut open: HashMap<Id, Arc<ConnectionState>> = HashMap::new();
@@ -196,13 +178,7 @@ struct Accepted<IO> {
 }
 
 impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Accepted<IO> {
-    async fn run<S, B>(self, settings: Arc<ListenerSettings>, service: S)
-    where
-        S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
-        S::Future: Send + 'static,
-        B: Body<Data = Bytes> + Send + 'static,
-        B::Error: Into<Box<dyn Error + Send + Sync>>,
-    {
+    async fn run<S: Answer>(self, settings: Arc<ListenerSettings>, service: S) {
         let Self {
             stream,
             peer,
@@ -215,31 +191,46 @@ impl<IO: AsyncRead + AsyncWrite + Unpin + Send + 'static> Accepted<IO> {
         };
         let service = Tagged {
             service,
-            peer: PeerAddr(peer),
-            scheme,
+            origin: Origin::new(peer, scheme),
             state,
         };
-        let Some(tls) = &settings.tls else {
-            let framing = Framing::new(max_head(&settings), Preface::Accepted);
-            return speak(stream, framing, &settings, service).await;
-        };
-        let shake = TlsAcceptor::from(Arc::clone(tls)).accept(stream);
-        let Ok(Some(Ok(stream))) = timeout(
-            settings.handshake_timeout,
-            until_closing(shake, &service.state),
-        )
-        .await
-        else {
-            debug!(%peer, "the TLS handshake failed");
-            return;
-        };
-        let framing = if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
-            Framing::transparent(Protocol::Http2)
+        if let Some(tls) = &settings.tls {
+            let acceptor = TlsAcceptor::from(Arc::clone(tls));
+            // Boxed: a connection in the clear, which there are more of behind a terminator, needs half the room.
+            Box::pin(secured(stream, acceptor, &settings, service)).await;
         } else {
-            Framing::new(max_head(&settings), Preface::Refused)
-        };
-        speak(stream, framing, &settings, service).await;
+            let framing = Framing::new(max_head(&settings), Preface::Accepted);
+            speak(stream, framing, &settings, service).await;
+        }
     }
+}
+
+/// Serves a connection that begins with a TLS handshake.
+async fn secured<IO, S>(
+    stream: IO,
+    acceptor: TlsAcceptor,
+    settings: &ListenerSettings,
+    service: Tagged<S>,
+) where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    S: Answer,
+{
+    let shake = acceptor.accept(stream);
+    let Ok(Some(Ok(stream))) = timeout(
+        settings.handshake_timeout,
+        until_closing(shake, &service.state),
+    )
+    .await
+    else {
+        debug!(peer = %service.origin.peer, "the TLS handshake failed");
+        return;
+    };
+    let framing = if stream.get_ref().1.alpn_protocol() == Some(b"h2") {
+        Framing::transparent(Protocol::Http2)
+    } else {
+        Framing::new(max_head(settings), Preface::Refused)
+    };
+    speak(stream, framing, settings, service).await;
 }
 
 fn max_head(settings: &ListenerSettings) -> usize {
@@ -259,13 +250,10 @@ async fn until_closing<F: Future>(work: F, state: &ConnectionState) -> Option<F:
     .await
 }
 
-async fn speak<IO, S, B>(io: IO, framing: Framing, settings: &ListenerSettings, service: Tagged<S>)
+async fn speak<IO, S>(io: IO, framing: Framing, settings: &ListenerSettings, service: Tagged<S>)
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Send + 'static,
-    S::Future: Send + 'static,
-    B: Body<Data = Bytes> + Send + 'static,
-    B::Error: Into<Box<dyn Error + Send + Sync>>,
+    S: Answer,
 {
     let state = Arc::clone(&service.state);
     let mut wire = Wire::new(io, framing, settings.deadlines, Arc::clone(&state));

@@ -5,16 +5,16 @@ use std::convert::Infallible;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
-use std::time::Duration;
+use std::task::{Context, Poll, ready};
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use http::header::{CONNECTION, EXPECT, HOST, UPGRADE};
 use http::{HeaderValue, Method, Request, Response, StatusCode, Version};
+use http_body::Body as _;
 use hyper::body::Incoming;
 use hyper_util::rt::TokioIo;
-use tokio::time::timeout;
+use tokio::time::Instant;
 use tower_service::Service;
 
 use hapax_core::problem::{Problem, ProblemKind};
@@ -26,8 +26,8 @@ use hapax_tower::{
     problem_of,
 };
 
-use super::connection::{PeerAddr, Scheme, Tunnel};
-use super::cors::Cors;
+use super::connection::{self, Origin, Tunnel};
+use super::cors::{Cors, Grant};
 use super::forward::{self, UpstreamBase};
 use super::forwarded::{TrustedProxies, append_forwarded};
 use super::interim::Informer;
@@ -85,62 +85,87 @@ type Answer<D> = Response<ResponseBody<PooledBody<Body, D>>>;
 /// upstream's place where that failed.
 pub(crate) struct Gateway<S = AnyStore, D: Dial = Tcp> {
     pub(crate) keyed: HapaxService<S, Forward<D>>,
-    pub(crate) base: Arc<UpstreamBase>,
-    pub(crate) live: SharedLive,
+    /// The same as the layer's inner service.
+    pub(crate) forward: Forward<D>,
 }
 
 impl<S, D: Dial> Clone for Gateway<S, D> {
     fn clone(&self) -> Self {
         Self {
             keyed: self.keyed.clone(),
-            base: Arc::clone(&self.base),
-            live: Arc::clone(&self.live),
+            forward: self.forward.clone(),
         }
     }
 }
 
-impl<S: Store, D: Dial> hyper::service::Service<Request<Incoming>> for Gateway<S, D> {
-    type Response = Answer<D>;
-    type Error = Infallible;
-    type Future = Pin<Box<dyn Future<Output = Result<Answer<D>, Infallible>> + Send>>;
+impl<S: Store, D: Dial> connection::Answer for Gateway<S, D> {
+    type Body = ResponseBody<PooledBody<Body, D>>;
+    type Future = Answering<D>;
 
-    fn call(&self, mut request: Request<Incoming>) -> Self::Future {
-        let mut keyed = self.keyed.clone();
-        let grant = self.live.load().cors.grant(request.headers());
-        if let Err(problem) = self.prepare(&mut request) {
-            let mut answer = problem.response().map(full);
-            grant.say(&mut answer);
-            return Box::pin(std::future::ready(Ok(answer)));
-        }
-        let method = request.method().clone();
-        // Ready at once: the pool is asked when the request is sent.
-        let answer = keyed.call(request);
-        Box::pin(async move {
-            let mut answer = answer.await.unwrap_or_else(|error| {
-                tracing::warn!(error = %root_of(&error), "the upstream failed an unprotected request");
-                problem_of(&error, &method).response().map(full)
-            });
-            grant.say(&mut answer);
-            Ok(answer)
-        })
+    fn answer(&self, mut request: Request<Incoming>, origin: &Origin) -> Answering<D> {
+        let live = self.forward.0.live.load();
+        let grant = live.cors.grant(request.headers());
+        drop(live);
+        let answer = match self.prepare(&mut request, origin) {
+            Err(problem) => Progress::Refused(Some(problem)),
+            Ok(()) => Progress::Asked {
+                method: request.method().clone(),
+                // Ready at once: the pool is asked when the request is sent.
+                answer: self.keyed.clone().call(request),
+            },
+        };
+        Answering { grant, answer }
+    }
+}
+
+type Asked<D> = Pin<Box<dyn Future<Output = Result<Answer<D>, BoxError>> + Send>>;
+
+/// An answer under way.
+pub(crate) struct Answering<D: Dial> {
+    /// What pages of other origins may read of it.
+    grant: Grant,
+    answer: Progress<D>,
+}
+
+enum Progress<D: Dial> {
+    Refused(Option<Problem>),
+    Asked { method: Method, answer: Asked<D> },
+}
+
+impl<D: Dial> Future for Answering<D> {
+    type Output = Result<Answer<D>, Infallible>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let Self { grant, answer } = self.get_mut();
+        let mut response = match answer {
+            Progress::Refused(problem) => match problem.take() {
+                Some(problem) => problem.response().map(full),
+                // It was ready: nobody polls it again.
+                None => return Poll::Pending,
+            },
+            Progress::Asked { method, answer } => match ready!(answer.as_mut().poll(cx)) {
+                Ok(response) => response,
+                Err(error) => {
+                    tracing::warn!(error = %root_of(&error), "the upstream failed an unprotected request");
+                    problem_of(&error, method).response().map(full)
+                }
+            },
+        };
+        grant.say(&mut response);
+        Poll::Ready(Ok(response))
     }
 }
 
 impl<S, D: Dial> Gateway<S, D> {
     /// Makes a request fit to be forwarded, or says what is wrong with it.
-    fn prepare(&self, request: &mut Request<Incoming>) -> Result<(), Problem> {
+    fn prepare(&self, request: &mut Request<Incoming>, origin: &Origin) -> Result<(), Problem> {
+        let Sending { base, live, .. } = &*self.forward.0;
         if let Some(refusal) = refusal_of(request) {
             return Err(problem_for(refusal));
         }
         if *request.method() == Method::CONNECT {
             return Err(problem_for(Refusal::AuthorityForm));
         }
-        let peer = request.extensions().get::<PeerAddr>().copied();
-        let scheme = request
-            .extensions()
-            .get::<Scheme>()
-            .copied()
-            .unwrap_or(Scheme::Http);
         let (version, uri) = (request.version(), request.uri().clone());
         let headers = request.headers_mut();
         let upgrade = headers.get(UPGRADE).cloned();
@@ -153,10 +178,8 @@ impl<S, D: Dial> Gateway<S, D> {
         }
         // hyper has answered 100 already where it was asked to.
         headers.remove(EXPECT);
-        forward::fit_for_http1(headers, &uri, &self.base);
-        if let Some(PeerAddr(peer)) = peer {
-            append_forwarded(headers, &self.live.load().trusted, peer.ip(), scheme);
-        }
+        forward::fit_for_http1(headers, &uri, base);
+        append_forwarded(headers, &live.load().trusted, origin);
         forward::append_via(headers, version);
         Ok(())
     }
@@ -185,12 +208,31 @@ fn root_of(error: &BoxError) -> &(dyn std::error::Error + 'static) {
     cause
 }
 
-/// Faces the upstream: sends a request to it and hands back its answer.
-#[derive(Clone)]
-pub(crate) struct Forward<D: Dial = Tcp> {
-    pub(crate) upstream: Upstream<Body, D>,
-    pub(crate) base: Arc<UpstreamBase>,
-    pub(crate) live: SharedLive,
+/// Faces the upstream: sends a request to it and hands back its answer. Every request has a clone or two: all that they
+/// share is behind one count.
+pub(crate) struct Forward<D: Dial = Tcp>(Arc<Sending<D>>);
+
+impl<D: Dial> Clone for Forward<D> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+struct Sending<D: Dial> {
+    upstream: Upstream<Body, D>,
+    base: UpstreamBase,
+    live: SharedLive,
+}
+
+impl<D: Dial> Forward<D> {
+    /// Sends to `upstream`, below the path of `base`, by the settings in force.
+    pub(crate) fn new(upstream: Upstream<Body, D>, base: UpstreamBase, live: SharedLive) -> Self {
+        Self(Arc::new(Sending {
+            upstream,
+            base,
+            live,
+        }))
+    }
 }
 
 impl<D: Dial> Service<Request<Body>> for Forward<D> {
@@ -205,18 +247,27 @@ impl<D: Dial> Service<Request<Body>> for Forward<D> {
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         // An attempt watches its own time and goes on after it; nobody else does.
         let patience = (!request.headers().contains_key(HAPAX_ATTEMPT))
-            .then(|| self.live.load().settings.server.upstream_timeout);
-        let (upstream, base) = (self.upstream.clone(), Arc::clone(&self.base));
-        Box::pin(forward(upstream, base, request, patience))
+            .then(|| self.0.live.load().settings.server.upstream_timeout);
+        let until = patience.map(|patience| Instant::now() + patience);
+        let sending = Arc::clone(&self.0);
+        let ready = make_ready(&sending.base, Box::new(request));
+        // What is done before the first wait needs no room in what waits.
+        Box::pin(async move {
+            let (request, client) = ready?;
+            let sent = sending.upstream.send(request, until).await;
+            answered(sent, client)
+        })
     }
 }
 
-async fn forward<D: Dial>(
-    upstream: Upstream<Body, D>,
-    base: Arc<UpstreamBase>,
-    mut request: Request<Body>,
-    patience: Option<Duration>,
-) -> Result<Response<PooledBody<Body, D>>, BoxError> {
+/// A client that asked for another protocol, and the end of its connection that it would be spoken on.
+type Client = (Tunnel, hyper::upgrade::OnUpgrade);
+
+/// Gives a request its target and its frame.
+fn make_ready(
+    base: &UpstreamBase,
+    mut request: Box<Request<Body>>,
+) -> Result<(Box<Request<Body>>, Option<Client>), BoxError> {
     let target = base
         .target(request.uri())
         .map_err(|error| not_sent(false, error))?;
@@ -224,25 +275,24 @@ async fn forward<D: Dial>(
     // A question of hapax itself has no client who named the host.
     if !request.headers().contains_key(HOST) {
         let uri = request.uri().clone();
-        forward::fit_for_http1(request.headers_mut(), &uri, &base);
+        forward::fit_for_http1(request.headers_mut(), &uri, base);
     }
-    let (mut parts, content) = request.into_parts();
-    forward::frame(&mut parts.headers, &content);
-    let mut request = Request::from_parts(parts, content);
+    let size = request.body().size_hint();
+    forward::frame(request.headers_mut(), &size);
     if let Some(client) = request.extensions_mut().remove::<Informer>() {
         hyper::ext::on_informational(&mut request, move |interim| {
             client.tell(interim.status(), interim.headers());
         });
     }
     let tunnel = request.extensions_mut().remove::<Tunnel>();
-    let client = tunnel.map(|tunnel| (tunnel, hyper::upgrade::on(&mut request)));
-    let sending = upstream.send(request);
-    let sent = match patience {
-        Some(patience) => timeout(patience, sending)
-            .await
-            .map_err(|_| AnswerTimeout)?,
-        None => sending.await,
-    };
+    let client = tunnel.map(|tunnel| (tunnel, hyper::upgrade::on(&mut *request)));
+    Ok((request, client))
+}
+
+fn answered<D: Dial>(
+    sent: Result<Response<PooledBody<Body, D>>, UpstreamError>,
+    client: Option<Client>,
+) -> Result<Response<PooledBody<Body, D>>, BoxError> {
     let mut response = sent.map_err(error_of)?;
     // The version is a property of a connection; ours with the client is its own.
     *response.version_mut() = Version::HTTP_11;
@@ -274,6 +324,7 @@ fn error_of(error: UpstreamError) -> BoxError {
             tracing::warn!(error = %source, "the upstream was not reached");
             not_sent(timed_out, source)
         }
+        UpstreamError::OutOfTime => Box::new(AnswerTimeout),
         error @ UpstreamError::AfterDispatch { .. } => {
             tracing::warn!(error = %error.root(), "the upstream's answer broke off");
             Box::new(error)

@@ -19,7 +19,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
-    time::{Instant, Sleep},
+    time::Instant,
 };
 
 use super::{
@@ -27,6 +27,7 @@ use super::{
     framing::{Framing, Phase, Protocol, Stop},
     refusal::{Refusal, synthetic_head},
 };
+use crate::timer::Timer;
 
 /// How long a connection that was closed early still reads, so that a reset does not overtake the last answer.
 const LINGER: Duration = Duration::from_secs(1);
@@ -392,35 +393,6 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> AsyncWrite for Wire<IO> {
             this.poll_linger(cx)
         } else {
             Poll::Ready(Ok(()))
-        }
-    }
-}
-
-/// A deadline that is moved rarely: a later one waits until the earlier one has struck.
-#[derive(Debug, Default)]
-struct Timer {
-    sleep: Option<Pin<Box<Sleep>>>,
-    armed: Option<Instant>,
-}
-
-impl Timer {
-    /// Ready once `deadline` has passed.
-    fn poll(&mut self, cx: &mut Context<'_>, deadline: Instant) -> Poll<()> {
-        loop {
-            let sleep = self
-                .sleep
-                .get_or_insert_with(|| Box::pin(tokio::time::sleep_until(deadline)));
-            match self.armed {
-                Some(armed) if armed <= deadline => {}
-                _ => {
-                    sleep.as_mut().reset(deadline);
-                    self.armed = Some(deadline);
-                }
-            }
-            ready!(sleep.as_mut().poll(cx));
-            if self.armed.take() == Some(deadline) {
-                return Poll::Ready(());
-            }
         }
     }
 }

@@ -15,6 +15,9 @@ pub(crate) enum UpstreamError {
         /// Why not.
         source: ConnectError,
     },
+    /// The head of the answer did not come in time; the request may have been sent.
+    #[error("no answer in time")]
+    OutOfTime,
     /// At least one byte may have been sent: nobody here can know the effect (P22).
     #[error("the upstream's answer broke off")]
     AfterDispatch {

@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::{connect::Socket, relay::Relay};
+use crate::timer::Timer;
 
 pub(super) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
@@ -29,6 +30,8 @@ pub(super) struct Lane<B: Body + 'static, IO: AsyncRead + AsyncWrite + Unpin> {
     pub(super) waker: Waker,
     /// Whether a byte was written since it was last cleared.
     pub(super) wrote: Arc<AtomicBool>,
+    /// For whoever waits for an answer no longer than until some instant.
+    pub(super) timer: Timer,
 }
 
 /// What does a connection's work.

@@ -18,7 +18,7 @@ use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     sync::{OwnedSemaphorePermit, Semaphore},
-    time::{Instant, sleep, timeout},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use tower_service::Service;
 
@@ -28,6 +28,7 @@ use super::{
     lane::{BoxError, Driver, Lane, quiet},
     relay::Relay,
 };
+use crate::timer::Timer;
 
 /// Bytes of an answer's head; as much as we take from clients.
 const MAX_ANSWER_HEAD: usize = 64 * 1024;
@@ -114,15 +115,23 @@ where
     ///
     /// Informational answers (1xx but 101) are dropped. The request is sent at most once: only when hyper hands it
     /// back unwritten is it tried again, once, on a fresh connection (P23). Dropping the future closes the connection.
+    ///
+    /// The request is boxed, because a future holds what it is given as often as it hands it on.
+    ///
+    /// Whose head has not come by `until` is [`UpstreamError::OutOfTime`]; nothing is said of whether it was sent.
     pub(crate) async fn send(
         &self,
-        mut request: Request<B>,
+        mut request: Box<Request<B>>,
+        until: Option<Instant>,
     ) -> Result<Response<PooledBody<B, D>>, UpstreamError> {
         if request.uri().authority().is_some() {
             let target = request.uri().path_and_query().cloned();
             *request.uri_mut() = target.map_or_else(|| Uri::from_static("/"), Uri::from);
         }
-        let permit = self.permit().await?;
+        let permit = match &self.shared.busy {
+            None => None,
+            Some(busy) => Some(in_time(until, self.permit(busy)).await?),
+        };
         let wants = if request.headers().contains_key(header::UPGRADE) {
             Wants::Upgrade
         } else {
@@ -131,16 +140,17 @@ where
         if let Wants::Http = wants
             && let Some(lane) = self.shared.take_idle()
         {
-            match exchange(lane, request).await {
+            match exchange(lane, request, until).await {
                 Ok(answer) => return self.finish(answer, permit),
                 Err(Failure::HandedBack {
                     request: untouched, ..
-                }) => request = *untouched,
+                }) => request = untouched,
                 Err(Failure::Lost(error)) => return Err(error),
             }
         }
-        let lane = self.shared.connect(wants).await?;
-        match exchange(lane, request).await {
+        // Boxed, as it is rare: a request that waits for its answer should not hold the room that a handshake takes.
+        let lane = in_time(until, Box::pin(self.shared.connect(wants))).await?;
+        match exchange(lane, request, until).await {
             Ok(answer) => self.finish(answer, permit),
             Err(Failure::HandedBack { error, .. }) => {
                 Err(UpstreamError::not_sent(ConnectError::Closed(error)))
@@ -149,14 +159,11 @@ where
         }
     }
 
-    async fn permit(&self) -> Result<Option<OwnedSemaphorePermit>, UpstreamError> {
-        let Some(busy) = &self.shared.busy else {
-            return Ok(None);
-        };
+    async fn permit(&self, busy: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, UpstreamError> {
         let limit = self.shared.connect_timeout;
         match timeout(limit, Arc::clone(busy).acquire_owned()).await {
             // The semaphore is never closed, so an error here is a time-out too.
-            Ok(Ok(permit)) => Ok(Some(permit)),
+            Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_)) | Err(_) => Err(UpstreamError::not_sent(ConnectError::Busy(limit))),
         }
     }
@@ -178,7 +185,7 @@ where
         let mut response = response.map(|incoming| PooledBody {
             incoming,
             lane: Some(lane),
-            home: Arc::downgrade(&self.shared),
+            home: Arc::clone(&self.shared),
             permit,
         });
         if ended {
@@ -191,6 +198,19 @@ where
     #[cfg(test)]
     pub(crate) fn idle(&self) -> usize {
         self.shared.lock().lanes.len()
+    }
+}
+
+/// Bounds what has a bound of its own by an instant as well.
+async fn in_time<T>(
+    until: Option<Instant>,
+    work: impl Future<Output = Result<T, UpstreamError>>,
+) -> Result<T, UpstreamError> {
+    match until {
+        Some(until) => timeout_at(until, work)
+            .await
+            .unwrap_or(Err(UpstreamError::OutOfTime)),
+        None => work.await,
     }
 }
 
@@ -208,7 +228,8 @@ enum Failure<B> {
 /// Sends over `lane`, driving it, until the answer's head has come.
 async fn exchange<B, IO>(
     mut lane: Box<Lane<B, IO>>,
-    request: Request<B>,
+    request: Box<Request<B>>,
+    until: Option<Instant>,
 ) -> Result<Answer<B, IO>, Failure<B>>
 where
     B: Body<Data = Bytes> + Send + 'static,
@@ -216,9 +237,20 @@ where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     lane.wrote.store(false, Ordering::Relaxed);
-    let mut answer = pin!(lane.sender.try_send_request(request));
+    let mut answer = pin!(lane.sender.try_send_request(*request));
     // In a turn the driver goes first: it notices a closed connection before it takes the request, and hands it back.
-    let result = poll_fn(|cx| lane.turn(cx, || answer.as_mut().poll(&mut quiet()))).await;
+    let result = poll_fn(|cx| {
+        let polled = lane.turn(cx, || answer.as_mut().poll(&mut quiet()));
+        match (polled, until) {
+            (Poll::Ready(result), _) => Poll::Ready(Some(result)),
+            (Poll::Pending, Some(until)) => lane.timer.poll(cx, until).map(|()| None),
+            (Poll::Pending, None) => Poll::Pending,
+        }
+    })
+    .await;
+    let Some(result) = result else {
+        return Err(Failure::Lost(UpstreamError::OutOfTime));
+    };
     match result {
         Ok(response) => {
             if response.status() == StatusCode::SWITCHING_PROTOCOLS {
@@ -305,6 +337,7 @@ where
             relay,
             waker,
             wrote: transport.wrote,
+            timer: Timer::default(),
         }))
     }
 
@@ -363,7 +396,7 @@ where
 {
     incoming: Incoming,
     lane: Option<Box<Lane<B, D::Stream>>>,
-    home: Weak<Shared<B, D>>,
+    home: Arc<Shared<B, D>>,
     permit: Option<OwnedSemaphorePermit>,
 }
 
@@ -376,10 +409,9 @@ where
     /// Gives the connection back if it can serve again.
     fn release(&mut self) {
         if let Some(mut lane) = self.lane.take()
-            && let Some(home) = self.home.upgrade()
             && lane.is_idle()
         {
-            home.put(lane);
+            self.home.put(lane);
         }
         self.permit = None;
     }
@@ -458,6 +490,6 @@ where
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
         let upstream = self.clone();
-        Box::pin(async move { upstream.send(request).await })
+        Box::pin(async move { upstream.send(Box::new(request), None).await })
     }
 }

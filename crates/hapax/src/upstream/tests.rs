@@ -113,7 +113,9 @@ fn request(body: &'static str) -> Request<Full<Bytes>> {
 }
 
 async fn send(client: &Client) -> Result<Response<PooledBody<Full<Bytes>>>, UpstreamError> {
-    timeout(SOON, client.send(request(""))).await.unwrap()
+    timeout(SOON, client.send(Box::new(request("")), None))
+        .await
+        .unwrap()
 }
 
 async fn text(response: Response<PooledBody<Full<Bytes>>>) -> Result<String, hyper::Error> {

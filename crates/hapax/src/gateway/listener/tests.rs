@@ -1,13 +1,15 @@
 //! The accept loop on real sockets.
 
 use std::{
+    convert::Infallible,
     io::ErrorKind,
     net::{Ipv4Addr, SocketAddr},
 };
 
-use http::{StatusCode, Version, header};
+use bytes::Bytes;
+use http::{Request, Response, StatusCode, Version, header};
 use http_body_util::{BodyExt, Empty, Full};
-use hyper::service::service_fn;
+use hyper::body::Incoming;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     sync::Notify,
@@ -37,9 +39,10 @@ async fn fixture(settings: ListenerSettings) -> Fixture {
     let (shutdown, down) = watch::channel(false);
     let (go, begun) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
     let (wait, begin) = (Arc::clone(&go), Arc::clone(&begun));
-    let service = service_fn(move |request: Request<Incoming>| {
-        answer(request, Arc::clone(&wait), Arc::clone(&begin))
-    });
+    let service = move |request: Request<Incoming>, origin: &Origin| {
+        let told = format!("{} {}", origin.peer, origin.scheme.as_str());
+        answer(request, told, Arc::clone(&wait), Arc::clone(&begin))
+    };
     let listener = tokio::spawn(serve(listener, settings, service, down));
     Fixture {
         address,
@@ -53,6 +56,7 @@ async fn fixture(settings: ListenerSettings) -> Fixture {
 /// Answers with what the request was told about its connection.
 async fn answer(
     mut request: Request<Incoming>,
+    told: String,
     go: Arc<Notify>,
     begun: Arc<Notify>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
@@ -80,9 +84,7 @@ async fn answer(
         begun.notify_one();
         go.notified().await;
     }
-    let PeerAddr(peer) = *request.extensions().get().unwrap();
-    let scheme: Scheme = *request.extensions().get().unwrap();
-    let text = format!("{peer} {} {:?}", scheme.as_str(), request.version());
+    let text = format!("{told} {:?}", request.version());
     Ok(Response::new(Full::from(text)))
 }
 

@@ -134,7 +134,7 @@ async fn a_granted_upgrade_hands_the_socket_over() {
     request
         .headers_mut()
         .insert("upgrade", "echo".parse().unwrap());
-    let mut response = timeout(SOON, upstream.client().send(request))
+    let mut response = timeout(SOON, upstream.client().send(Box::new(request), None))
         .await
         .unwrap()
         .unwrap();

@@ -160,7 +160,7 @@ async fn the_target_goes_to_the_configured_upstream_whatever_authority_it_names(
         .header("host", "shop")
         .body(Full::default())
         .unwrap();
-    let response = timeout(SOON, upstream.client().send(request))
+    let response = timeout(SOON, upstream.client().send(Box::new(request), None))
         .await
         .unwrap()
         .unwrap();

@@ -263,7 +263,10 @@ async fn an_early_answer_leaves_no_half_sent_request_in_the_pool() {
         .header("host", "a")
         .body(Endless)
         .unwrap();
-    let response = timeout(SOON, client.send(request)).await.unwrap().unwrap();
+    let response = timeout(SOON, client.send(Box::new(request), None))
+        .await
+        .unwrap()
+        .unwrap();
     assert_eq!(response.status(), 413);
     timeout(SOON, response.into_body().collect())
         .await
