@@ -8,6 +8,7 @@
 //! - `-- records [10000000]`: does a full store make requests dearer?
 //! - `-- sweep [1000000]`: do requests notice that expired records go?
 //! - `-- events [4]`: do requests notice so many readers of live events?
+//! - `-- stores [embedded] [postgres] [redis]`: first requests over each store, beside bare loops
 //!
 //! nginx comes from the system's packages and is started by this program with a configuration
 //! of its own. All traffic stays on 127.0.0.1.
@@ -29,6 +30,13 @@ mod events;
 mod load;
 mod proxies;
 mod questions;
+#[path = "../../../hapax-store/tests/it/redis_servers.rs"]
+#[allow(dead_code, reason = "the tests use more of it")]
+mod redis_servers;
+#[path = "../../../hapax-store/tests/it/servers.rs"]
+#[allow(dead_code, reason = "the tests use more of it")]
+mod servers;
+mod stores;
 mod upstream;
 
 use upstream::Upstream;
@@ -53,6 +61,8 @@ fn main() {
         questions::sweep(&upstream, count.unwrap_or(1_000_000));
     } else if says("events") {
         events::run(&upstream, count.unwrap_or(4));
+    } else if says("stores") {
+        stores::run(&upstream, &says);
     } else {
         compare::run(&upstream);
     }

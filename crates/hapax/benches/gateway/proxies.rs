@@ -51,6 +51,15 @@ fn product() -> &'static Path {
     })
 }
 
+/// Makes the tables of a store in PostgreSQL.
+pub(crate) fn migrate(url: &str) {
+    let migrating = Command::new(product())
+        .args(["store", "migrate", "--store", url])
+        .stdout(Stdio::null())
+        .status();
+    assert!(migrating.unwrap().success(), "the store cannot be migrated");
+}
+
 impl Proxy {
     /// nginx with two workers, kept-alive upstream connections and no access log.
     pub(crate) fn nginx(upstream: SocketAddr) -> Self {
@@ -100,12 +109,24 @@ impl Proxy {
 
     /// The same over a store that is there already, in `store` of the directory.
     pub(crate) fn hapax_in(directory: TempDir, upstream: SocketAddr, rest: &str) -> Self {
+        let store = directory.path().join("store");
+        let section = format!("path = \"{}\"", store.display());
+        Self::serve(directory, &section, upstream, rest)
+    }
+
+    /// The same over the store that `section` describes.
+    pub(crate) fn hapax_over(section: &str, upstream: SocketAddr, rest: &str) -> Self {
+        Self::serve(directory(), section, upstream, rest)
+    }
+
+    fn serve(directory: TempDir, section: &str, upstream: SocketAddr, rest: &str) -> Self {
         let path = directory.path();
         let configuration = format!(
             "[server]\nlisten = \"127.0.0.1:0\"\nupstream = \"http://{upstream}\"\n\
              max_connections = 20000\n\
-             [admin]\nlisten = \"127.0.0.1:0\"\n[store]\npath = \"{}\"\nmax_records = 0\nmax_bytes = 0\n{rest}",
-            path.join("store").display()
+             [admin]\nlisten = \"127.0.0.1:0\"\naudit_file = \"{}\"\n\
+             [store]\n{section}\nmax_records = 0\nmax_bytes = 0\n{rest}",
+            path.join("audit").display()
         );
         let file = path.join("hapax.toml");
         std::fs::write(&file, configuration).unwrap();
