@@ -26,7 +26,7 @@ use world::{Run, Wrong, broken, run};
 const RUNS: u64 = 2_000;
 const TESTS: u64 = 4;
 /// A control that is not caught in so many runs is not caught.
-const CONTROL_RUNS: u64 = 300;
+const CONTROL_RUNS: u64 = 1_000;
 
 fn from_environment(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
@@ -38,6 +38,10 @@ struct Tally {
     runs: u64,
     counts: Counts,
     in_progress: u64,
+    /// Runs with no fault, one, two, and a storm of them.
+    weather: [u64; 4],
+    /// Attempts in runs that were no storm, their final answers, and what nobody knows the outcome of.
+    calmer: [u64; 3],
     faults: BTreeMap<String, u64>,
     checked: BTreeMap<u8, u64>,
 }
@@ -54,6 +58,20 @@ impl Tally {
         self.counts.effects += counts.effects;
         self.counts.records += counts.records;
         self.in_progress += run.in_progress;
+        let weather = match (run.weather.is_storm, run.weather.faults) {
+            (false, faults) => usize::try_from(faults).unwrap(),
+            (true, _) => 3,
+        };
+        self.weather[weather] += 1;
+        if weather < 3 {
+            for (sum, count) in
+                self.calmer
+                    .iter_mut()
+                    .zip([counts.attempts, counts.ok, counts.info])
+            {
+                *sum += count;
+            }
+        }
         for event in &run.history.events {
             if let Event::Fault { fault, .. }
             | Event::Invoke {
@@ -74,7 +92,12 @@ impl Tally {
         let (runs, counts) = (self.runs, &self.counts);
         for (what, least) in [
             (counts.attempts, runs * 8),
-            (counts.ok, counts.attempts / 3),
+            (counts.ok, counts.attempts / 2),
+            (self.calmer[1], self.calmer[0] / 2),
+            (self.weather[0], runs / 10),
+            (self.weather[1], runs / 4),
+            (self.weather[2], runs / 4),
+            (self.weather[3], runs / 10),
             (counts.replayed, runs * 2),
             (counts.info, runs / 4),
             (counts.effects, runs),

@@ -80,6 +80,88 @@ impl Trouble {
     }
 }
 
+/// How much goes wrong in a run, besides clients that leave.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Weather {
+    /// How many faults were drawn: 0 in one run of six, 1 or 2 in two of six each.
+    pub(super) faults: u64,
+    /// In the sixth anything may go wrong, all of it at once.
+    pub(super) is_storm: bool,
+    /// Troubles with a beginning and an end.
+    pub(super) troubles: u64,
+    /// Of so many connections, requests of the upstream and operations of the store one goes wrong; 0 for none.
+    pub(super) one_cut_in: u64,
+    pub(super) one_upstream_in: u64,
+    pub(super) one_lost_in: u64,
+    /// Messages get lost.
+    pub(super) is_lossy: bool,
+    /// The upstream takes almost as long as its gateway waits.
+    pub(super) is_slow: bool,
+}
+
+impl Weather {
+    pub(super) fn draw(random: &mut Random) -> Self {
+        let faults = match random.below(6) {
+            0 => 0,
+            1 | 2 => 1,
+            3 | 4 => 2,
+            _ => return Self::storm(random),
+        };
+        let mut weather = Self {
+            faults,
+            ..Self::default()
+        };
+        for _ in 0..faults {
+            match random.below(10) {
+                0 => weather.one_cut_in = random.between(4, 16),
+                // Few requests reach it, and there are many ways to fail.
+                1 | 2 => weather.one_upstream_in = random.between(1, 3),
+                3 => weather.one_lost_in = random.between(12, 50),
+                4 => weather.is_lossy = true,
+                5 => weather.is_slow = true,
+                _ => weather.troubles += 1,
+            }
+        }
+        weather
+    }
+
+    fn storm(random: &mut Random) -> Self {
+        let mut maybe = |low, high| {
+            if random.once_in(3) {
+                0
+            } else {
+                random.between(low, high)
+            }
+        };
+        let (one_cut_in, one_upstream_in) = (maybe(3, 12), maybe(2, 6));
+        let one_lost_in = maybe(8, 40);
+        let (is_lossy, is_slow) = (random.once_in(4), random.once_in(3));
+        let troubles = random.between(1, 4);
+        let kinds = [
+            one_cut_in != 0,
+            one_upstream_in != 0,
+            one_lost_in != 0,
+            is_lossy,
+            is_slow,
+        ];
+        let kinds = kinds.into_iter().filter(|is_there| *is_there).count() as u64;
+        Self {
+            faults: troubles + kinds,
+            is_storm: true,
+            troubles,
+            one_cut_in,
+            one_upstream_in,
+            one_lost_in,
+            is_lossy,
+            is_slow,
+        }
+    }
+
+    pub(super) fn is_clean(&self) -> bool {
+        self.faults == 0
+    }
+}
+
 /// Troubles with their times.
 pub(super) struct Plan {
     planned: Vec<(u64, u64, Trouble)>,
@@ -91,12 +173,11 @@ pub(super) struct Plan {
 impl Plan {
     pub(super) fn draw(
         random: &mut Random,
-        is_clean: bool,
+        count: u64,
         gateways: &[String],
         clients: &[String],
         mended_at: u64,
     ) -> Self {
-        let count = if is_clean { 0 } else { random.below(5) };
         let planned = (0..count).map(|_| {
             let from = random.below(mended_at * 3 / 5);
             let until = (from + random.between(30, 1_400)).min(mended_at);

@@ -22,7 +22,7 @@ use super::evidence::Evidence;
 use super::network::{Listener, Network, Way};
 use super::random::{self, Random};
 use super::store::{Disk, Flaw, Health, Kind};
-use super::trouble::{Plan, Trouble};
+use super::trouble::{Plan, Trouble, Weather};
 use super::upstream::{self, Upstream};
 
 /// Where gateways listen.
@@ -59,12 +59,13 @@ pub(super) struct Run {
     pub(super) verdict: Verdict,
     /// Requests that were refused because another was under way.
     pub(super) in_progress: u64,
+    pub(super) weather: Weather,
 }
 
 /// What a run is made of.
 struct Parts {
     random: Random,
-    is_clean: bool,
+    weather: Weather,
     gateways: Vec<String>,
     clients: Vec<String>,
     disks: Vec<Arc<Disk>>,
@@ -72,7 +73,6 @@ struct Parts {
     network: Arc<Network>,
     upstream: Arc<Upstream>,
     live: SharedLive,
-    is_lossy: bool,
 }
 
 /// Draws task ids until the next is a multiple of 64. tokio drops the tasks of a crashed host in an order that follows from their
@@ -101,7 +101,7 @@ pub(super) fn run(seed: u64, wrong: Wrong) -> Run {
     parts.people(&mut sim);
     let mut plan = Plan::draw(
         &mut parts.random,
-        parts.is_clean,
+        parts.weather.troubles,
         &parts.gateways,
         &parts.clients,
         MENDED_AT_MS,
@@ -135,25 +135,20 @@ pub(super) fn run(seed: u64, wrong: Wrong) -> Run {
         effects,
         verdict,
         in_progress: parts.evidence.waited.load(Ordering::Relaxed),
+        weather: parts.weather,
     }
 }
 
 impl Parts {
     fn draw(seed: u64, wrong: Wrong) -> Self {
         let mut random = Random::new(seed);
-        let is_clean = random.once_in(8);
-        let maybe = |random: &mut Random, low, high| {
-            if is_clean || random.once_in(3) {
-                0
-            } else {
-                random.between(low, high)
-            }
-        };
-        let cuts = maybe(&mut random, 3, 12);
-        let troubles = maybe(&mut random, 2, 6);
-        let losses = maybe(&mut random, 8, 40);
+        let weather = Weather::draw(&mut random);
         let evidence = Arc::<Evidence>::default();
-        let network = Network::new(Arc::clone(&evidence), Random::new(random.next()), cuts);
+        let network = Network::new(
+            Arc::clone(&evidence),
+            Random::new(random.next()),
+            weather.one_cut_in,
+        );
         let is_alone = random.once_in(3) && wrong != Wrong::StoresApart;
         let nodes = if is_alone { 1 } else { random.between(2, 3) };
         let gateways: Vec<_> = (0..nodes).map(|node| format!("gateway-{node}")).collect();
@@ -177,29 +172,28 @@ impl Parts {
             .map(|_| Disk::new(kind, flaw, Random::new(random.next())))
             .collect();
         for disk in &disks {
-            disk.loses_one_in(losses);
+            disk.loses_one_in(weather.one_lost_in);
         }
         let upstream = Arc::new(Upstream {
             evidence: Arc::clone(&evidence),
             network: Arc::clone(&network),
             random: Mutex::new(Random::new(random.next())),
-            one_trouble_in: troubles,
-            slowness_ms: if is_clean {
-                60
+            one_trouble_in: weather.one_upstream_in,
+            slowness_ms: if weather.is_slow {
+                600
             } else {
-                [20, 100, 600][random.index(3)]
+                [20, 60, 100][random.index(3)]
             },
             is_calm: AtomicBool::new(false),
             refusals: AtomicU64::new(0),
         });
-        if losses != 0 {
+        if weather.one_lost_in != 0 {
             evidence.begins("store-loses", None);
         }
         Self {
             live: live(&mut random, wrong),
-            is_lossy: !is_clean && random.once_in(4),
             random,
-            is_clean,
+            weather,
             gateways,
             clients,
             disks,
@@ -222,7 +216,7 @@ impl Parts {
         if self.random.once_in(2) {
             builder.enable_random_order();
         }
-        if self.is_lossy {
+        if self.weather.is_lossy {
             builder.fail_rate(0.002).repair_rate(0.2);
             self.evidence.begins("loss", None);
         }
@@ -369,7 +363,7 @@ impl Parts {
         }
         self.network.calm();
         self.upstream.is_calm.store(true, Ordering::Relaxed);
-        if !self.is_clean {
+        if !self.weather.is_clean() {
             self.network.reset_all();
         }
         self.evidence.heals();
