@@ -22,6 +22,7 @@ use crate::Dialect;
 use crate::drive::{Asked, Drive};
 use crate::execution::BoxError;
 use crate::layer::TransactionLayer;
+use crate::records::begin;
 use crate::service::target_of;
 
 /// Fields that are credentials, and are not kept. Neither is the key.
@@ -104,7 +105,7 @@ impl<DB: Dialect> TransactionLayer<DB> {
         let shared = &self.shared;
         let older_than_ms = i64::try_from(abandoned_for.as_millis()).unwrap_or(i64::MAX);
         self.forget(older_than_ms, i64::from(limit)).await?;
-        let mut transaction = shared.records.pool.begin_with(DB::BEGIN).await?;
+        let mut transaction = begin(&shared.records.pool, DB::BEGIN).await?;
         let flows = DB::abandoned(&mut transaction, older_than_ms, i64::from(limit)).await?;
         transaction.commit().await?;
         let mut completed = 0;
@@ -158,7 +159,7 @@ impl<DB: Dialect> TransactionLayer<DB> {
 
     /// Lets go of keys whose process ended before the first step: nothing was done under them.
     async fn forget(&self, older_than_ms: i64, limit: i64) -> sqlx::Result<()> {
-        let mut transaction = self.shared.records.pool.begin_with(DB::BEGIN).await?;
+        let mut transaction = begin(&self.shared.records.pool, DB::BEGIN).await?;
         match DB::forget_flows(&mut transaction, older_than_ms, limit).await {
             Ok(()) => transaction.commit().await,
             // A step was committed meanwhile: that request is not forgotten, and the others wait

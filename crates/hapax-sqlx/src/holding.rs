@@ -16,7 +16,7 @@ use hapax_core::time::Timestamp;
 use crate::Dialect;
 use crate::flights::Turn;
 use crate::layer::Shared;
-use crate::records::instant;
+use crate::records::{begin, instant};
 use crate::statements::{Claim, FailureKind};
 
 /// How often a row that came or went meanwhile is looked at again.
@@ -91,7 +91,7 @@ impl<DB: Dialect> Holding<DB> {
         let writer = writer(shared).await;
         let key = ticket.key.as_bytes();
         for _ in 0..MAX_RACES {
-            let mut transaction = shared.records.pool.begin_with(shared.begin()).await?;
+            let mut transaction = begin(&shared.records.pool, shared.begin()).await?;
             let claim = ticket.claim.as_bytes();
             let has_lock = match DB::claim(&mut transaction, key, claim).await? {
                 Claim::Claimed(now) => {
@@ -148,7 +148,7 @@ impl<DB: Dialect> Holding<DB> {
                 return Ok((None, Write::Stale));
             };
             let writer = writer(shared).await;
-            let mut transaction = shared.records.pool.begin_with(shared.begin()).await?;
+            let mut transaction = begin(&shared.records.pool, shared.begin()).await?;
             let key = ticket.key.as_bytes();
             let claim = ticket.claim.as_bytes();
             let taken = if DB::try_lock(&mut transaction, key).await? {
@@ -185,7 +185,7 @@ impl<DB: Dialect> Holding<DB> {
             };
             let _writer = writer(shared).await;
             let (key, digest) = (ticket.key.as_bytes(), &ticket.fingerprint.digest);
-            let mut transaction = shared.records.pool.begin_with(DB::BEGIN).await?;
+            let mut transaction = begin(&shared.records.pool, DB::BEGIN).await?;
             let (noted, now) = DB::begin_flow(&mut transaction, key, digest, request).await?;
             // Only now, since whoever answers the request has to come past the row just written.
             let (row, _) = DB::read(&mut transaction, key).await?;
@@ -243,7 +243,7 @@ impl<DB: Dialect> Holding<DB> {
         self._writer = writer(shared).await;
         let (bytes, claim, replaced) = (*key.as_bytes(), *self.claim.as_bytes(), self.replaced);
         let claiming = async {
-            let mut transaction = shared.records.pool.begin_with(DB::BEGIN).await?;
+            let mut transaction = begin(&shared.records.pool, DB::BEGIN).await?;
             let is_ours = DB::lock_flow(&mut transaction, &bytes).await?
                 && match replaced {
                     None => matches!(
@@ -277,7 +277,7 @@ impl<DB: Dialect> Holding<DB> {
     async fn leave_flow(shared: &Arc<Shared<DB>>, key: RecordKey) -> sqlx::Result<()> {
         let _writer = writer(shared).await;
         let key = key.as_bytes();
-        let mut transaction = shared.records.pool.begin_with(DB::BEGIN).await?;
+        let mut transaction = begin(&shared.records.pool, DB::BEGIN).await?;
         if DB::lock_flow(&mut transaction, key).await?
             && !DB::has_steps(&mut transaction, key).await?
         {
@@ -420,7 +420,7 @@ impl<DB: Dialect> Holding<DB> {
         key: &RecordKey,
         seal: ClaimId,
     ) -> sqlx::Result<Option<bool>> {
-        let mut transaction = shared.records.pool.begin_with(DB::BEGIN).await?;
+        let mut transaction = begin(&shared.records.pool, DB::BEGIN).await?;
         let found = if DB::try_lock(&mut transaction, key.as_bytes()).await? {
             let (row, _) = DB::read(&mut transaction, key.as_bytes()).await?;
             Some(row.is_some_and(|row| row.claim == seal.as_bytes()))
@@ -446,7 +446,7 @@ impl<DB: Dialect> Holding<DB> {
         let (key, claim) = (ticket.key.as_bytes(), ticket.claim.as_bytes());
         let replaced = self.replaced;
         let claiming = async {
-            let mut transaction = shared.records.pool.begin_with(shared.begin()).await?;
+            let mut transaction = begin(&shared.records.pool, shared.begin()).await?;
             let is_ours = match replaced {
                 None => matches!(
                     DB::claim(&mut transaction, key, claim).await?,

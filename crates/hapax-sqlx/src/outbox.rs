@@ -3,6 +3,7 @@
 use std::future::Future;
 use std::time::Duration;
 
+use crate::records::begin;
 use crate::{Dialect, Records};
 
 /// How long an event that was taken to be sent is left to whoever took it.
@@ -83,7 +84,7 @@ impl<DB: Dialect> Outbox<DB> {
     {
         let lease_ms = i64::try_from(LEASE.as_millis()).unwrap_or(i64::MAX);
         let pool = &self.records.pool;
-        let mut transaction = pool.begin_with(DB::BEGIN).await?;
+        let mut transaction = begin(pool, DB::BEGIN).await?;
         let events = DB::take_events(&mut transaction, i64::from(limit), lease_ms).await?;
         transaction.commit().await?;
         let mut delivered = Delivered::default();
@@ -98,7 +99,7 @@ impl<DB: Dialect> Outbox<DB> {
                 delivered.failed += 1;
                 continue;
             }
-            let mut transaction = pool.begin_with(DB::BEGIN).await?;
+            let mut transaction = begin(pool, DB::BEGIN).await?;
             DB::end_event(&mut transaction, number).await?;
             transaction.commit().await?;
             delivered.sent += 1;

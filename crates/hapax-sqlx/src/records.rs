@@ -1,7 +1,7 @@
 //! The table of records: set up, opened, read, swept.
 
 use bytes::Bytes;
-use sqlx::Pool;
+use sqlx::{Pool, Transaction};
 
 use hapax_core::encoding;
 use hapax_core::key::RecordKey;
@@ -38,6 +38,23 @@ impl<DB: Dialect> std::fmt::Debug for Records<DB> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Records(..)")
     }
+}
+
+/// Begins a transaction, in a task of its own.
+///
+/// sqlx does not take back a `BEGIN` whose caller left while it was under way: the connection would go
+/// back to the pool inside an open transaction, which the next statement of the application's
+/// would join without knowing. The task sees it through, and a transaction that nobody waits for
+/// any more is rolled back when the task ends.
+pub(crate) async fn begin<DB: Dialect>(
+    pool: &Pool<DB>,
+    statement: &'static str,
+) -> sqlx::Result<Transaction<'static, DB>> {
+    let pool = pool.clone();
+    let begun = tokio::spawn(async move { pool.begin_with(statement).await });
+    begun
+        .await
+        .unwrap_or_else(|error| Err(sqlx::Error::Io(std::io::Error::other(error))))
 }
 
 /// Why the records cannot be used.
@@ -94,7 +111,7 @@ impl<DB: Dialect> Records<DB> {
         fresh: &[u8; 32],
         secret: Option<Secret>,
     ) -> Result<Self, RecordsError> {
-        let mut transaction = pool.begin_with(DB::BEGIN).await?;
+        let mut transaction = begin(&pool, DB::BEGIN).await?;
         let (version, stored) = DB::set_up(&mut transaction, fresh).await?;
         transaction.commit().await?;
         if version != VERSION {
@@ -125,7 +142,7 @@ impl<DB: Dialect> Records<DB> {
         let mut removed = 0;
         while removed < limit {
             let at_once = SWEEP_AT_ONCE.min(i64::try_from(limit - removed).unwrap_or(i64::MAX));
-            let mut transaction = self.pool.begin_with(DB::BEGIN).await?;
+            let mut transaction = begin(&self.pool, DB::BEGIN).await?;
             let count = DB::sweep(&mut transaction, at_once).await?;
             transaction.commit().await?;
             removed += count;

@@ -15,6 +15,7 @@ use hapax_core::scope::ScopeId;
 
 use crate::holding::writer;
 use crate::layer::Shared;
+use crate::records::begin;
 use crate::transaction::{DatabaseError, TxRejection};
 use crate::{Dialect, statements};
 
@@ -157,7 +158,7 @@ impl<DB: Dialect> Due<DB> {
     pub async fn begin(self) -> Result<StepTx<DB>, DatabaseError> {
         let shared = &self.shared;
         let writer = writer(shared).await;
-        let mut transaction = shared.records.pool.begin_with(DB::BEGIN).await?;
+        let mut transaction = begin(&shared.records.pool, DB::BEGIN).await?;
         let key = self.key.as_bytes();
         if !DB::lock_flow(&mut transaction, key).await?
             || DB::step(&mut transaction, key, &self.name).await?.is_some()

@@ -13,6 +13,7 @@ use hapax_core::settle::{self, Settlement};
 use crate::Dialect;
 use crate::execution::{self, BoxError, Ended};
 use crate::layer::Shared;
+use crate::records::begin;
 use crate::statements::FailureKind;
 use crate::transaction::Slot;
 
@@ -34,7 +35,7 @@ where
     } else {
         None
     };
-    let Ok(transaction) = shared.records.pool.begin_with(shared.begin()).await else {
+    let Ok(transaction) = begin(&shared.records.pool, shared.begin()).await else {
         let detail = "The database could not be asked. Nothing was executed.";
         return answer(&Problem::new(ProblemKind::StoreUnavailable, detail));
     };

@@ -19,6 +19,10 @@ async fn app(options: Options) -> (App<Postgres>, Wire, Pool<Postgres>) {
 }
 
 async fn wired() -> (Pool<Postgres>, Wire, Pool<Postgres>) {
+    wired_with(5).await
+}
+
+async fn wired_with(connections: u32) -> (Pool<Postgres>, Wire, Pool<Postgres>) {
     let url = crate::postgres::database().await;
     let connect = async |url: &str, connections| {
         let pool = sqlx::postgres::PgPoolOptions::new().max_connections(connections);
@@ -27,7 +31,7 @@ async fn wired() -> (Pool<Postgres>, Wire, Pool<Postgres>) {
     let direct = connect(&url, 1).await;
     Postgres::make_table(&direct).await;
     let wire = Wire::to(&url).await;
-    (connect(&wire.url(), 5).await, wire, direct)
+    (connect(&wire.url(), connections).await, wire, direct)
 }
 
 async fn counts(direct: &Pool<Postgres>) -> (i64, i64) {
@@ -67,6 +71,33 @@ async fn a_commit_whose_answer_is_lost_is_found_out() {
         );
         assert_eq!(counts(&direct).await, (1, 1), "{fault:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_begin_that_nobody_waits_for_any_more_leaves_no_open_transaction_in_the_pool() {
+    let options = Options {
+        database_timeout: Duration::from_millis(300),
+        ..Options::default()
+    };
+    let (pool, wire, direct) = wired_with(1).await;
+    let app = App::on(pool.clone(), None, patient(), options).await;
+    wire.arm(At::Begin, Fault::DelayAnswer);
+    let first = app.send(Some("k"), "succeed", "a").await;
+    assert!(wire.disarm(), "there was a begin");
+    assert_eq!(
+        (first.status, first.problem().as_str()),
+        (503, "store-unavailable")
+    );
+    wire.release();
+    // The application's own write, on the one connection that there is.
+    sqlx::query("INSERT INTO lines (line) VALUES ('own')")
+        .execute(&pool)
+        .await
+        .expect("it is written");
+    assert_eq!(counts(&direct).await, (1, 0), "it was acknowledged");
+    let repeat = app.send(Some("k"), "succeed", "a").await;
+    assert_eq!((repeat.status, repeat.is_replayed()), (201, false));
+    assert_eq!((counts(&direct).await, app.runs()), ((2, 1), 1));
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

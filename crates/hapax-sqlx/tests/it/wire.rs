@@ -17,6 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(dead_code, reason = "as below")]
 pub(crate) enum At {
+    /// The first `BEGIN`.
+    Begin,
     /// The first `COMMIT`.
     Commit,
     /// The message with this number, from 0.
@@ -45,6 +47,8 @@ pub(crate) enum Fault {
     HoldBefore,
     /// The server gets the message; its answer stays here, until the client ends the connection.
     HoldAnswer,
+    /// The server gets the message; its answer stays here, until [`Wire::release`].
+    DelayAnswer,
 }
 
 #[derive(Debug)]
@@ -68,6 +72,8 @@ struct State {
     plan: Mutex<Option<Plan>>,
     is_down: watch::Sender<bool>,
     struck: Notify,
+    /// Whether answers stay here.
+    is_delayed: watch::Sender<bool>,
 }
 
 impl Wire {
@@ -85,6 +91,7 @@ impl Wire {
                 plan: Mutex::default(),
                 is_down: watch::Sender::new(false),
                 struck: Notify::new(),
+                is_delayed: watch::Sender::new(false),
             }),
         };
         let state = Arc::clone(&wire.state);
@@ -124,6 +131,15 @@ impl Wire {
         struck.expect("it happens in time");
     }
 
+    /// Answers that were delayed arrive.
+    #[allow(
+        dead_code,
+        reason = "not every binary of tests that has this file delays answers"
+    )]
+    pub(crate) fn release(&self) {
+        self.state.is_delayed.send_replace(false);
+    }
+
     /// The server can be reached again.
     #[allow(
         dead_code,
@@ -144,6 +160,7 @@ impl State {
         let mut place = self.plan();
         let plan = place.as_mut()?;
         let is_it = match plan.at {
+            At::Begin => tag == b'Q' && content.starts_with(b"BEGIN"),
             At::Commit => tag == b'Q' && content == b"COMMIT\0",
             At::Message(number) => number == plan.seen,
             At::RoundTrip(_) if !asks(tag) => return None,
@@ -182,6 +199,7 @@ async fn carry(client: TcpStream, state: Arc<State>) {
         from_server,
         to_client,
         muted.subscribe(),
+        state.is_delayed.subscribe(),
         Arc::clone(&answered),
     ));
     let up = async {
@@ -190,7 +208,11 @@ async fn carry(client: TcpStream, state: Arc<State>) {
             let tag = from_client.read_u8().await.ok()?;
             let content = message(&mut from_client).await?;
             let fault = state.judge(tag, &content);
-            muted.send_replace(fault.is_some());
+            let is_delayed = fault == Some(Fault::DelayAnswer);
+            if is_delayed {
+                state.is_delayed.send_replace(true);
+            }
+            muted.send_replace(fault.is_some() && !is_delayed);
             if !matches!(fault, Some(Fault::CutBefore | Fault::HoldBefore)) {
                 send(&mut to_server, Some(tag), &content).await?;
             }
@@ -205,6 +227,9 @@ async fn carry(client: TcpStream, state: Arc<State>) {
                 state.is_down.send_replace(true);
             }
             state.struck.notify_one();
+            if is_delayed {
+                continue;
+            }
             if matches!(fault, Fault::HoldBefore | Fault::HoldAnswer) {
                 let mut ignored = [0; 1024];
                 while from_client.read(&mut ignored).await.ok()? > 0 {}
@@ -224,13 +249,19 @@ async fn bring_back(
     mut from_server: impl AsyncRead + Unpin,
     mut to_client: impl AsyncWrite + Unpin,
     muted: watch::Receiver<bool>,
+    mut is_delayed: watch::Receiver<bool>,
     answered: Arc<Notify>,
 ) {
     let mut said = vec![0; 64 * 1024];
     while let Ok(length @ 1..) = from_server.read(&mut said).await {
         if *muted.borrow() {
             answered.notify_one();
-        } else if to_client.write_all(&said[..length]).await.is_err() {
+            continue;
+        }
+        if is_delayed.wait_for(|is_delayed| !is_delayed).await.is_err() {
+            break;
+        }
+        if to_client.write_all(&said[..length]).await.is_err() {
             break;
         }
     }
