@@ -11,9 +11,9 @@ mod redis;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use crate::compare::{Figures, measure, median};
 use crate::load::{CONNECTIONS, Keys, Load};
