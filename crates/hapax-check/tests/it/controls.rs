@@ -44,7 +44,12 @@ async fn a_server_that_keeps_every_rule_is_clean() {
     assert_eq!(report.outcome(), Outcome::Clean, "{json:#}");
     let cases = json["cases"].as_array().unwrap();
     assert_eq!(cases.len(), Fault::ALL.len());
-    assert!(cases.iter().all(|case| case["state"] == "ok"), "{json:#}");
+    // All but the one that needs a target of the checker's own.
+    let idle: Vec<_> = cases.iter().filter(|case| case["state"] != "ok").collect();
+    assert!(
+        matches!(&*idle, [case] if case["name"] == "kill_target"),
+        "{json:#}"
+    );
     // All but the one about safe methods were judged: a rule that nothing applies to is not kept.
     let idle: Vec<&str> = json["rules"]
         .as_array()

@@ -366,8 +366,7 @@ mod tests {
                 })
                 .collect();
             let mut frame = FrameBuilder::default();
-            frame.begin(self.batch, NOW.as_millis());
-            changes.iter().for_each(|change| frame.put(change));
+            frame.fill(self.batch, NOW.as_millis(), &changes);
             self.log.append(&mut frame).unwrap();
             self.log.sync().unwrap();
             let published =

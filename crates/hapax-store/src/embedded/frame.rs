@@ -25,6 +25,12 @@ const FRAME_MAGIC: &[u8; 4] = b"hpxf";
 const TAG_LEN: usize = 16;
 const FRAME_HEAD_LEN: usize = 24 + TAG_LEN;
 
+/// A change without its value, at most.
+const CHANGE_HEAD_LEN: usize = 1 + 16 + 4;
+
+/// Memory that is kept for the next frame: an ordinary batch's.
+const KEPT_BYTES: usize = 1 << 20;
+
 /// Kinds of changes: a table each, put or remove.
 const PUT_OPEN: u8 = 1;
 const REMOVE_OPEN: u8 = 2;
@@ -86,17 +92,27 @@ pub(super) fn is_segment(key: &LogKey, number: u64, bytes: &[u8]) -> bool {
 pub(super) struct FrameBuilder(Vec<u8>);
 
 impl FrameBuilder {
-    /// Begins anew; the memory of the last frame is used again.
-    pub(super) fn begin(&mut self, batch: u64, now_ms: u64) {
+    /// Puts a batch together; the memory of the last frame is used again.
+    pub(super) fn fill(&mut self, batch: u64, now_ms: u64, changes: &[Change]) {
+        let values = changes.iter().flat_map(|change| &change.value);
+        let len = FRAME_HEAD_LEN
+            + changes.len() * CHANGE_HEAD_LEN
+            + values.map(Bytes::len).sum::<usize>();
         self.0.clear();
+        // Neither twice the length of a large batch, nor its memory for ever.
+        if self.0.capacity() > KEPT_BYTES {
+            self.0 = Vec::new();
+        }
+        self.0.reserve_exact(len);
         self.0.extend_from_slice(FRAME_MAGIC);
         self.0.extend_from_slice(&[0; 4]);
         self.0.extend_from_slice(&batch.to_le_bytes());
         self.0.extend_from_slice(&now_ms.to_le_bytes());
         self.0.extend_from_slice(&[0; TAG_LEN]);
+        changes.iter().for_each(|change| self.put(change));
     }
 
-    pub(super) fn put(&mut self, change: &Change) {
+    fn put(&mut self, change: &Change) {
         let kind = match (change.table, &change.value) {
             (Table::Open, Some(_)) => PUT_OPEN,
             (Table::Open, None) => REMOVE_OPEN,
@@ -269,8 +285,7 @@ mod tests {
 
     fn frame(segment: u64, offset: u64) -> Vec<u8> {
         let mut builder = FrameBuilder::default();
-        builder.begin(9, 1234);
-        changes().iter().for_each(|change| builder.put(change));
+        builder.fill(9, 1234, &changes());
         builder.seal(&key(), segment, offset).unwrap().to_vec()
     }
 

@@ -276,8 +276,7 @@ impl Recovered {
     pub(super) fn write(&mut self, now: Timestamp, changes: Vec<Change>) -> lsm_tree::Result<()> {
         let number = self.batch + 1;
         let mut frame = FrameBuilder::default();
-        frame.begin(number, now.as_millis());
-        changes.iter().for_each(|change| frame.put(change));
+        frame.fill(number, now.as_millis(), &changes);
         self.log.append(&mut frame)?;
         self.log.sync()?;
         self.batch = number;

@@ -34,7 +34,7 @@ const BATCH_OPERATIONS: usize = 512;
 const YIELDS: u32 = 8;
 
 /// Bytes in one batch, the last operation not counted.
-const BATCH_BYTES: usize = 8 << 20;
+const BATCH_BYTES: usize = 2 << 20;
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
@@ -413,10 +413,7 @@ impl Writer {
             }
         }
         let now = self.shared.clock.now();
-        self.frame.begin(number, now.as_millis());
-        for change in &self.changes {
-            self.frame.put(change);
-        }
+        self.frame.fill(number, now.as_millis(), &self.changes);
         self.shared.injected_sync_fault()?;
         self.log.append(&mut self.frame)?;
         if self.shared.is_syncing() {
