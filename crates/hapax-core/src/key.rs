@@ -141,15 +141,17 @@ fn skip_parameters(mut rest: &str) -> Result<(), KeyError> {
         let Some(value) = rest.strip_prefix('=') else {
             continue;
         };
-        rest = match value.strip_prefix('"') {
-            Some(quoted) => after_quoted(quoted)?,
-            None => {
-                let end = value.find([';', ' ', ',', '"']).unwrap_or(value.len());
-                if end == 0 {
-                    return Err(KeyError::Malformed);
-                }
-                value.get(end..).unwrap_or_default()
+        rest = if let Some(quoted) = value.strip_prefix('"') {
+            after_quoted(quoted)?
+        } else if let Some(display) = value.strip_prefix("%\"") {
+            // A display string (section 4.2.10) has no escape with a quote in it.
+            display.split_once('"').ok_or(KeyError::Malformed)?.1
+        } else {
+            let end = value.find([';', ' ', ',', '"']).unwrap_or(value.len());
+            if end == 0 {
+                return Err(KeyError::Malformed);
             }
+            value.get(end..).unwrap_or_default()
         };
     }
     Ok(())
@@ -300,6 +302,8 @@ mod tests {
             ("\"a\";a=\"x", KeyError::Malformed),
             ("\"a\";a=\"x\\n\"", KeyError::Malformed),
             ("\"a\";a=\"x\"y", KeyError::Malformed),
+            ("\"a\";a=%\"x", KeyError::Malformed),
+            ("\"a\";a=%\"x\"y", KeyError::Malformed),
             ("\"a\";1", KeyError::Malformed),
             ("\"a\";_a", KeyError::Malformed),
         ] {
@@ -317,6 +321,25 @@ mod tests {
             read(b"\"\xc3\xa9\"", KeySyntax::Lenient),
             Err(KeyError::Character)
         );
+    }
+
+    #[test]
+    fn parameters_of_every_type_are_passed_over() {
+        // RFC 9651 section 3.3: what a parameter's value may be.
+        for value in [
+            "1",
+            "1.5",
+            "\"x;\\\"y\"",
+            "token/*",
+            ":YWJj:",
+            "?1",
+            "@1659578233",
+            "%\"f%c3%bc;\"",
+        ] {
+            let field = format!("\"a\";b={value};c");
+            let read = read(field.as_bytes(), KeySyntax::Strict);
+            assert_eq!(read.as_deref(), Ok("a"), "{field}");
+        }
     }
 
     #[test]
