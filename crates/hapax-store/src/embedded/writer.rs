@@ -33,8 +33,9 @@ const BATCH_OPERATIONS: usize = 512;
 /// How often other threads may run before a batch is closed that is smaller than the last.
 const YIELDS: u32 = 8;
 
-/// Bytes in one batch, the last operation not counted.
-const BATCH_BYTES: usize = 2 << 20;
+/// Bytes in one batch, the last operation not counted: twice what 512 ordinary records take. A batch is in
+/// memory twice while it is written.
+const BATCH_BYTES: usize = 512 << 10;
 
 type Reply<T> = oneshot::Sender<Result<T, StoreError>>;
 
