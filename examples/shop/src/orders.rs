@@ -174,21 +174,26 @@ macro_rules! orders_on {
             }
 
             async fn ledger(connection: &mut Self::Connection) -> sqlx::Result<Ledger> {
-                let sums = sqlx::query(
-                    "SELECT COUNT(CASE WHEN kind = 'charge' THEN 1 END),
-                            COUNT(CASE WHEN kind = 'refund' THEN 1 END),
-                            COALESCE(CAST(SUM(amount) AS BIGINT), 0) FROM ledger",
-                )
-                .fetch_one(&mut *connection)
-                .await?;
-                let mut entries = sqlx::query(
-                    "SELECT order_id, kind, amount FROM ledger ORDER BY number DESC LIMIT $1",
+                // One statement, so that sums and entries are of one moment on every database.
+                let rows = sqlx::query(
+                    "SELECT sums.charges, sums.refunds, sums.total,
+                            latest.order_id, latest.kind, latest.amount
+                     FROM (SELECT COUNT(CASE WHEN kind = 'charge' THEN 1 END) AS charges,
+                                  COUNT(CASE WHEN kind = 'refund' THEN 1 END) AS refunds,
+                                  COALESCE(CAST(SUM(amount) AS BIGINT), 0) AS total
+                           FROM ledger) AS sums
+                     LEFT JOIN (SELECT number, order_id, kind, amount
+                                FROM ledger ORDER BY number DESC LIMIT $1) AS latest ON TRUE
+                     ORDER BY latest.number",
                 )
                 .bind(PAGE)
-                .try_map(|row| entry_of(&row))
                 .fetch_all(connection)
                 .await?;
-                entries.reverse();
+                let sums = rows.first().ok_or(sqlx::Error::RowNotFound)?;
+                let entries = rows
+                    .iter()
+                    .filter_map(|row| entry_of(row).transpose())
+                    .collect::<sqlx::Result<_>>()?;
                 Ok(Ledger {
                     charges: sums.try_get(0)?,
                     refunds: sums.try_get(1)?,
@@ -228,15 +233,19 @@ where
     })
 }
 
-fn entry_of<R: Row>(row: &R) -> sqlx::Result<Entry>
+/// The entry in a row of sums and entries; `None` where there are only sums.
+fn entry_of<R: Row>(row: &R) -> sqlx::Result<Option<Entry>>
 where
     usize: sqlx::ColumnIndex<R>,
     String: for<'r> sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
     i64: for<'r> sqlx::Decode<'r, R::Database> + sqlx::Type<R::Database>,
 {
-    Ok(Entry {
-        order: row.try_get(0)?,
-        kind: row.try_get(1)?,
-        amount: row.try_get(2)?,
-    })
+    let Some(order) = row.try_get(3)? else {
+        return Ok(None);
+    };
+    Ok(Some(Entry {
+        order,
+        kind: row.try_get(4)?,
+        amount: row.try_get(5)?,
+    }))
 }

@@ -258,6 +258,10 @@ async fn ping<D: Orders>(pool: &Pool<D>) -> Result<(), Failure> {
     Ok(())
 }
 
+async fn ledger<D: Orders>(pool: &Pool<D>) -> Result<Ledger, Failure> {
+    Ok(D::ledger(&mut *pool.acquire().await?).await?)
+}
+
 async fn find<D: Orders>(pool: &Pool<D>, id: &OrderId) -> Result<Option<Order>, Failure> {
     Ok(D::find(&mut *pool.acquire().await?, id.as_str()).await?)
 }
@@ -276,13 +280,6 @@ async fn cancel<D: Orders>(pool: &Pool<D>, id: &OrderId) -> Result<bool, Failure
     let is_known = D::find(&mut transaction, id.as_str()).await?.is_some();
     transaction.rollback().await?;
     Ok(is_known)
-}
-
-async fn ledger<D: Orders>(pool: &Pool<D>) -> Result<Ledger, Failure> {
-    let mut transaction = pool.begin().await?;
-    let ledger = D::ledger(&mut transaction).await?;
-    transaction.rollback().await?;
-    Ok(ledger)
 }
 
 #[cfg(test)]

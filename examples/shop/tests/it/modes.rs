@@ -94,6 +94,31 @@ async fn transactional_mode_makes_a_repeat_one_order_on_postgres() {
 }
 
 #[tokio::test]
+async fn a_ledger_that_is_read_beside_charges_is_of_one_moment_on_postgres() {
+    let database = crate::postgres::database().await;
+    let process = start(&database, 0, &["--mode", "naive"]).await;
+    let mut orders = JoinSet::new();
+    for writer in 0..4 {
+        let client = process.client.clone();
+        orders.spawn(async move {
+            for number in 0..15 {
+                let key = format!("{writer}-{number}");
+                order(&client, &key, "a lamp").await.expect("an answer");
+            }
+        });
+    }
+    // `charges` compares the sums with the entries.
+    let mut reads = 0;
+    while charges(&process.client).await < 60 {
+        reads += 1;
+        while let Some(writer) = orders.try_join_next() {
+            writer.expect("no panic");
+        }
+    }
+    assert!(reads > 3, "{reads} reads beside the charges");
+}
+
+#[tokio::test]
 async fn kill_9_at_any_point_leaves_one_effect_or_none_and_no_key_stuck_on_sqlite() {
     let folder = tempfile::tempdir().expect("a folder");
     let database = folder.path().join("shop.db");
