@@ -341,16 +341,19 @@ mod tests {
     }
 
     fn open(folder: &Path) -> Opened {
+        try_open(folder).unwrap()
+    }
+
+    fn try_open(folder: &Path) -> Result<Opened, EngineError> {
         let (data, log) = (folder.join("data"), folder.join("log"));
         std::fs::create_dir_all(&log).unwrap();
         let secret = Secret::from_bytes([7; 32]);
         let keys = Arc::new(HashKeys::derive(&secret));
         let (options, key) = (Options::default(), LogKey::derive(&secret));
-        let opening =
-            Opening::read(&data, &log, &options, &keys, key, &FilterClock::default()).unwrap();
+        let opening = Opening::read(&data, &log, &options, &keys, key, &FilterClock::default())?;
         let batch = opening.batch();
-        let (engine, log) = opening.finish(&options).unwrap();
-        Opened { engine, log, batch }
+        let (engine, log) = opening.finish(&options)?;
+        Ok(Opened { engine, log, batch })
     }
 
     impl Opened {
@@ -437,6 +440,48 @@ mod tests {
             assert_eq!(opened.all(), expected(), "step {number}, written out again");
             drop(opened);
             assert_eq!(open(folder.path()).all(), expected());
+        }
+    }
+
+    #[test]
+    fn damage_at_the_end_of_what_the_tables_have_is_passed_over_and_other_damage_is_not() {
+        for is_written_out in [true, false] {
+            let folder = tempfile::tempdir().unwrap();
+            let mut opened = open(folder.path());
+            let segment =
+                super::super::log::path_of(&folder.path().join("log"), opened.log.segment());
+            work(&mut opened);
+            if is_written_out {
+                let layer = opened.engine.memory.sealed().unwrap();
+                opened.engine.tables.write(&layer, NOW).unwrap();
+            }
+            drop(opened);
+            // The third batch, a page behind the head and two of a page each.
+            let file = std::fs::OpenOptions::new().write(true).open(segment);
+            let at = 3 * super::super::frame::PAGE as u64 + 8;
+            std::os::unix::fs::FileExt::write_all_at(&file.unwrap(), &[0xff; 8], at).unwrap();
+            if !is_written_out {
+                let Err(EngineError::Log(LogError::Gap {
+                    expected: 3,
+                    found: 4,
+                    ..
+                })) = try_open(folder.path())
+                else {
+                    panic!("batch 3 is nowhere");
+                };
+                continue;
+            }
+            let mut opened = open(folder.path());
+            assert_eq!((opened.batch, opened.all()), (4, expected()));
+            opened.write(&[(1, Table::Open, false)]);
+            drop(opened);
+            for _ in 0..2 {
+                let opened = open(folder.path());
+                assert_eq!(
+                    (opened.batch, opened.all()),
+                    (5, [vec![], expected()[1].clone()])
+                );
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Reads the log back when a store is opened, and holds it against what was acknowledged.
 //!
-//! Batch numbers follow one another without a gap, from one that the tables have or that follows
-//! what they have, to one that is at least the last acknowledged. A frame is written when the one
+//! Batch numbers follow one another without a gap that the tables do not fill, from one that they
+//! have or that follows what they have, to one that is at least the last acknowledged. A frame is written when the one
 //! before is synced. So a frame that is not whole is one that a crash cut off if nothing whole
 //! comes behind it and everything acknowledged comes before it, and damage otherwise.
 
@@ -118,6 +118,8 @@ impl Reading<'_> {
         let mut offset = PAGE;
         while let Some(frame) = Frame::read(self.key, number, bytes, offset) {
             let expected = match self.last {
+                // The end of what the tables have may have been damaged, and the store gone on.
+                Some(last) if frame.batch > last && frame.batch <= self.flushed + 1 => frame.batch,
                 Some(last) => last + 1,
                 None if frame.batch > self.flushed + 1 => {
                     return Err(LogError::Begins {
