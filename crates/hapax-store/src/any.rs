@@ -49,6 +49,23 @@ macro_rules! on_each {
     };
 }
 
+/// As `on_each`, for what is awaited. A future is as large as the largest of what it may become, and is moved
+/// whole: those of the stores that ask a server, several kilobytes each, have boxes of their own.
+macro_rules! await_each {
+    ($any:expr, $store:ident => $call:expr) => {
+        match $any {
+            #[cfg(feature = "memory")]
+            AnyStore::Memory($store) => $call.await,
+            #[cfg(feature = "embedded")]
+            AnyStore::Embedded($store) => $call.await,
+            #[cfg(feature = "postgres")]
+            AnyStore::Postgres($store) => Box::pin($call).await,
+            #[cfg(feature = "redis")]
+            AnyStore::Redis($store) => Box::pin($call).await,
+        }
+    };
+}
+
 impl AnyStore {
     /// The kind's name, as the configuration has it.
     pub const fn kind(&self) -> &'static str {
@@ -87,7 +104,7 @@ impl AnyStore {
 
 impl Store for AnyStore {
     async fn insert(&self, key: &RecordKey, record: &Record) -> Result<Insert, StoreError> {
-        on_each!(self, store => store.insert(key, record).await)
+        await_each!(self, store => store.insert(key, record))
     }
 
     async fn replace(
@@ -96,19 +113,19 @@ impl Store for AnyStore {
         expected: ClaimId,
         record: &Record,
     ) -> Result<Write, StoreError> {
-        on_each!(self, store => store.replace(key, expected, record).await)
+        await_each!(self, store => store.replace(key, expected, record))
     }
 
     async fn remove(&self, key: &RecordKey, expected: ClaimId) -> Result<Write, StoreError> {
-        on_each!(self, store => store.remove(key, expected).await)
+        await_each!(self, store => store.remove(key, expected))
     }
 
     async fn read(&self, key: &RecordKey) -> Result<(Option<Held>, Timestamp), StoreError> {
-        on_each!(self, store => store.read(key).await)
+        await_each!(self, store => store.read(key))
     }
 
     async fn sweep(&self, limit: usize) -> Result<Swept, StoreError> {
-        on_each!(self, store => store.sweep(limit).await)
+        await_each!(self, store => store.sweep(limit))
     }
 
     async fn list(
@@ -117,11 +134,11 @@ impl Store for AnyStore {
         after: Option<Cursor>,
         limit: usize,
     ) -> Result<Page, StoreError> {
-        on_each!(self, store => store.list(filter, after, limit).await)
+        await_each!(self, store => store.list(filter, after, limit))
     }
 
     async fn stats(&self) -> Result<Stats, StoreError> {
-        on_each!(self, store => store.stats().await)
+        await_each!(self, store => store.stats())
     }
 
     fn secret(&self) -> &Secret {
@@ -130,5 +147,41 @@ impl Store for AnyStore {
 
     fn durability(&self) -> Durability {
         on_each!(self, store => store.durability())
+    }
+}
+
+#[cfg(all(
+    test,
+    feature = "memory",
+    feature = "embedded",
+    feature = "postgres",
+    feature = "redis"
+))]
+mod tests {
+    use super::*;
+
+    /// The size of what `call` returns, which is not called.
+    const fn size_of_returned<F>(
+        _call: &impl Fn(&'static AnyStore, &'static RecordKey, &'static Record) -> F,
+    ) -> usize {
+        size_of::<F>()
+    }
+
+    #[test]
+    fn nobody_moves_the_futures_of_stores_that_he_does_not_use() {
+        let claim = ClaimId::from_bytes([0; 16]);
+        let insert = size_of_returned(&|store, key, record| store.insert(key, record));
+        let replace =
+            size_of_returned(&move |store, key, record| store.replace(key, claim, record));
+        let remove = size_of_returned(&move |store, key, _| store.remove(key, claim));
+        let read = size_of_returned(&|store, key, _| store.read(key));
+        for (size, what) in [
+            (insert, "insert"),
+            (replace, "replace"),
+            (remove, "remove"),
+            (read, "read"),
+        ] {
+            assert!(size <= 640, "{what}: {size} bytes");
+        }
     }
 }

@@ -170,11 +170,11 @@ impl EmbeddedStore {
         &self,
         operation: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Operation,
     ) -> Result<T, StoreError> {
+        // The operation is made when there is room for it, so that nothing holds it while it waits.
+        let room = self.operations.reserve().await;
+        let room = room.map_err(|_| refused("the store is closed"))?;
         let (reply, answer) = oneshot::channel();
-        self.operations
-            .send(operation(reply))
-            .await
-            .map_err(|_| refused("the store is closed"))?;
+        room.send(operation(reply));
         answer.await.map_err(|_| StoreError::Uncertain {
             reason: "the writer ended before it answered",
             source: None,
