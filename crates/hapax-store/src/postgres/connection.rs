@@ -197,7 +197,8 @@ impl Manager for Connector {
                 driver,
             })
         };
-        match timeout(self.options.operation_timeout, connecting).await {
+        // Rare, and large: a call that finds a connection should not hold the room for making one.
+        match timeout(self.options.operation_timeout, Box::pin(connecting)).await {
             Ok(connected) => connected,
             Err(_) => Err(PostgresError::Unusable(
                 "it did not answer in time".to_owned(),

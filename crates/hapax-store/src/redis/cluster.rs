@@ -153,10 +153,11 @@ impl Cluster {
                 Err(failure) => failure,
             };
             match (failure.code(), &failure) {
-                (Some("MOVED"), _) => self.refresh(&map).await,
-                (Some("NOSCRIPT"), _) => server.load_scripts().await?,
+                // What is rare has a box, so that every call is the smaller for it.
+                (Some("MOVED"), _) => Box::pin(self.refresh(&map)).await,
+                (Some("NOSCRIPT"), _) => Box::pin(server.load_scripts()).await?,
                 (None, Failure::Unconnected(_)) if map.is_cluster => {
-                    self.refresh(&map).await;
+                    Box::pin(self.refresh(&map)).await;
                     let moved = self.map();
                     let is_same = moved
                         .owner(ask.partition)

@@ -153,7 +153,8 @@ impl Server {
             // While this call waited: it need not wait for another try.
             return Err(RedisStoreError::JustTried);
         }
-        match self.connect().await {
+        // Rare, and large: a call that finds a connection should not hold the room for making one.
+        match Box::pin(self.connect()).await {
             Ok((connection, _)) => {
                 let number = lane.made.fetch_add(1, Ordering::AcqRel);
                 *lane.lock() = Some((number, connection.clone()));
