@@ -89,6 +89,16 @@ pub(super) struct Epoch<'a> {
     pub(super) answer: Option<Known<'a>>,
 }
 
+/// An attempt that may be executed, and how late.
+#[derive(Debug, Clone, Copy)]
+struct Doing {
+    payload: usize,
+    /// It has claimed the key by then, if ever.
+    claims_by_us: u64,
+    /// When the record was last said not to be settled, before it began.
+    unsettled_us: Option<u64>,
+}
+
 /// One record under the eyes of the judge.
 pub(super) struct Sweep<'s, 'a, 'e> {
     pub(super) story: &'s Story<'a>,
@@ -117,6 +127,8 @@ pub(super) struct Sweep<'s, 'a, 'e> {
     pub(super) executed: u64,
     /// The last time that an attempt was told that the record is outstanding or unknown.
     pub(super) unsettled_us: Option<u64>,
+    /// What may still act since the record was last vacant.
+    doing: Vec<Doing>,
 }
 
 impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
@@ -145,6 +157,7 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
             effects: 0,
             executed: 0,
             unsettled_us: None,
+            doing: Vec::new(),
         }
     }
 
@@ -195,17 +208,12 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
         let from = attempt.invoked_us;
         let payload = self.payloads.entry(attempt.payload).or_default();
         payload.is_sent = true;
-        let may_execute = match attempt.end.map(|end| end.said) {
-            Some(Said::Ok(answer)) => !answer.is_replayed,
-            Some(Said::Fail { kind }) => {
-                payload.was_store_blamed |= kind == "store-unavailable";
-                payload.was_unsent |= kind == "upstream-unreachable";
-                false
-            }
-            Some(Said::Info { .. }) | None => true,
-        };
+        if let Some(Said::Fail { kind }) = attempt.end.map(|end| end.said) {
+            payload.was_store_blamed |= kind == "store-unavailable";
+            payload.was_unsent |= kind == "upstream-unreachable";
+        }
         // Attempts come in their order: the first is the earliest.
-        if may_execute {
+        if may_execute(attempt) {
             payload.executes_from.get_or_insert(from);
         }
         if may_hold(attempt) {
@@ -250,6 +258,13 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
         }
         if let Some(known) = self.epoch.answer {
             self.knew.insert(at, known);
+        }
+        if may_execute(attempt) {
+            self.doing.push(Doing {
+                payload: attempt.payload,
+                claims_by_us: attempt.end.map_or(u64::MAX, |end| end.at_us),
+                unsettled_us: self.unsettled_us,
+            });
         }
         if attempt.end.is_none() {
             let what = "an attempt never ends";
@@ -305,7 +320,8 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
         } else {
             if let Some((first, _)) = first {
                 let told = self.unsettled_us.filter(|told| *told > first);
-                let is_kept = told.is_none_or(|told| at >= told.saturating_add(retention));
+                let is_kept = told.is_none_or(|told| at >= told.saturating_add(retention))
+                    || self.may_act_late(first, at, payload);
                 let what = "a record that was not settled was removed";
                 self.require_at(Guarantee::Retention, is_kept, at, what);
             }
@@ -314,6 +330,17 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
         let payload = self.payloads.entry(payload).or_default();
         payload.effects += 1;
         payload.bodies.extend(effect.answer.as_deref());
+    }
+
+    /// Whether an effect can be that of an attempt which found the record of the effect before expired. What is said not to be
+    /// settled from then on is that attempt itself, and an upstream may act long after it was given up.
+    fn may_act_late(&self, first: u64, at: u64, payload: usize) -> bool {
+        let retention = micros(self.bench.expect.retention);
+        self.doing.iter().any(|doing| {
+            self.bench.work.step();
+            let told = doing.unsettled_us.unwrap_or(first).max(first);
+            doing.payload == payload && doing.claims_by_us.min(at) >= told.saturating_add(retention)
+        })
     }
 
     /// The record was vacant, or an answer had made it as good as that.
@@ -329,6 +356,8 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
             payload.effects = 0;
             payload.bodies.clear();
         }
+        // Who has ended by now has claimed before this effect: the next record is none of its.
+        self.doing.retain(|doing| doing.claims_by_us > at);
         self.epoch = Epoch {
             first_effect: Some((at, payload)),
             answer: None,
@@ -428,6 +457,15 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
                 });
             }
         }
+    }
+}
+
+/// Whether an attempt may have been executed.
+fn may_execute(attempt: &Attempt<'_>) -> bool {
+    match attempt.end.map(|end| end.said) {
+        Some(Said::Ok(answer)) => !answer.is_replayed,
+        Some(Said::Fail { .. }) => false,
+        Some(Said::Info { .. }) | None => true,
     }
 }
 
