@@ -12,8 +12,13 @@ use super::curl::{masked, quote};
 /// A UUID, on Linux and on macOS.
 const FRESH: &str = "$(uuidgen 2>/dev/null || cat /proc/sys/kernel/random/uuid)";
 
-/// SIGKILL for the shell and what it has started.
-const KILL: &str = "kill -9 $(pgrep -P $TARGET) $TARGET; wait";
+/// SIGKILL for a process and all that it has started, as the checker kills a process group. Not every shell gives commands
+/// in the background a group of their own.
+const KILL_TREE: &str =
+    "kill_tree() { for child in $(pgrep -P $1); do kill_tree $child; done; kill -9 $1; }";
+
+/// The end of the target.
+const KILL: &str = "kill_tree $TARGET; wait";
 
 /// Where the commands go.
 #[derive(Debug, Clone)]
@@ -68,6 +73,9 @@ impl Scene {
         }
         let is_used = |name: &str| requests.iter().any(|line| line.contains(name));
         let mut script = Vec::new();
+        if running.is_some() {
+            script.push(KILL_TREE.to_owned());
+        }
         for (name, value) in [("KEY", &values.key), ("ID", &values.uuid)] {
             if !value.is_empty() && is_used(&format!("\"${name}\"")) {
                 script.push(format!("{name}={FRESH}"));

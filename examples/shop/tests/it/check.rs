@@ -14,6 +14,11 @@ struct Kills {
     _folder: TempDir,
 }
 
+/// What a target is started by: it, or a shell that starts a shell that starts it, none of which is replaced by the next.
+fn nested(command: &str) -> String {
+    format!("sh -c '{command}; true'; true")
+}
+
 impl Kills {
     fn of(mode: &str) -> Self {
         let folder = TempDir::new().expect("a folder");
@@ -34,6 +39,43 @@ impl Kills {
             options,
             _folder: folder,
         }
+    }
+
+    /// Started by shells that go on running beside it.
+    fn by_shells(mut self) -> Self {
+        self.options.start = self.options.start.as_deref().map(nested);
+        self
+    }
+
+    /// How many charges there are more after the commands of a finding than before, and what the commands are.
+    fn charges_by_the_commands(&self, report: &Value, fault: Fault) -> (i64, String) {
+        let findings = report["findings"].as_array().expect("findings");
+        let found = findings
+            .iter()
+            .find(|found| found["rule"] == "one-effect" && found["case"] == fault.name());
+        let found = found.unwrap_or_else(|| panic!("{report:#}"));
+        let lines = found["curl"].as_array().expect("commands").iter();
+        let lines: Vec<&str> = lines.map(|line| line.as_str().expect("text")).collect();
+        let script = lines.join("\n");
+        let output = std::process::Command::new("timeout")
+            .args(["60", "sh", "-c", &script])
+            .output()
+            .expect("a shell");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let charges: Vec<i64> = said
+            .split("{\"charges\":")
+            .skip(1)
+            .map(|rest| {
+                let number = rest.split(',').next().expect("a number");
+                number.parse().expect("a number")
+            })
+            .collect();
+        let what = format!("{script}\n{said}\n{errors}");
+        let [before, after] = charges[..] else {
+            panic!("two counts: {what}");
+        };
+        (after - before, what)
     }
 
     /// How it ended, and the report.
@@ -79,6 +121,46 @@ async fn a_shop_without_keys_or_with_keys_in_memory_is_caught_charging_twice_whe
             "{mode}: {report:#}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_commands_of_a_kill_start_the_shop_kill_it_at_work_and_charge_twice() {
+    for kills in [
+        Kills::of("naive"),
+        Kills::of("keyed"),
+        Kills::of("keyed").by_shells(),
+    ] {
+        let (_, report) = kills.check().await;
+        let (charges, what) = kills.charges_by_the_commands(&report, Fault::KillTarget);
+        assert_eq!(charges, 2, "{what}");
+        // Nothing that the commands have started is left.
+        let address = kills.options.url.trim_start_matches("http://");
+        assert!(TcpListener::bind(address).is_ok(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn the_commands_of_a_restart_kill_the_shop_between_order_and_repeat_and_charge_twice() {
+    let mut kills = Kills::of("keyed");
+    kills.options.faults = vec![Fault::AfterRestart];
+    let (_, report) = kills.check().await;
+    let (charges, what) = kills.charges_by_the_commands(&report, Fault::AfterRestart);
+    assert_eq!(charges, 2, "{what}");
+}
+
+#[tokio::test]
+async fn the_same_commands_charge_once_where_key_and_order_are_one_transaction() {
+    let kills = Kills::of("naive");
+    let (_, report) = kills.check().await;
+    let right = kills.options.start.as_deref().expect("a command");
+    let right = right.replace("--mode naive", "--mode transactional");
+    let told = report
+        .to_string()
+        .replace("--mode naive", "--mode transactional");
+    assert!(told.contains(&right), "{told}");
+    let report = serde_json::from_str(&told).expect("JSON");
+    let (charges, what) = kills.charges_by_the_commands(&report, Fault::KillTarget);
+    assert_eq!(charges, 1, "{what}");
 }
 
 #[tokio::test]
