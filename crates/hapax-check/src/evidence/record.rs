@@ -87,6 +87,14 @@ pub(super) struct Payload<'a> {
 pub(super) struct Epoch<'a> {
     first_effect: Option<(u64, usize)>,
     pub(super) answer: Option<Known<'a>>,
+    /// There was a record before, and what its answer was.
+    before: Option<Before<'a>>,
+}
+
+/// The record that expired before this one.
+#[derive(Debug, Clone, Copy)]
+struct Before<'a> {
+    answer: Option<Known<'a>>,
 }
 
 /// An attempt that may be executed, and how late.
@@ -358,10 +366,30 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
         }
         // Who has ended by now has claimed before this effect: the next record is none of its.
         self.doing.retain(|doing| doing.claims_by_us > at);
+        let before = Before {
+            answer: self.epoch.answer,
+        };
         self.epoch = Epoch {
+            before: self.epoch.first_effect.map(|_| before),
             first_effect: Some((at, payload)),
             answer: None,
         };
+    }
+
+    /// Whether a replay may have been read from the record before this one, just before that expired.
+    pub(super) fn is_of_the_record_before(
+        &self,
+        attempt: &Attempt<'_>,
+        answer: Answer<'_>,
+    ) -> bool {
+        let slack = micros(self.bench.expect.clock_slack);
+        let began = self.epoch.first_effect.map_or(0, |(at, _)| at);
+        let is_earlier = attempt.invoked_us <= began.saturating_add(slack);
+        let is_its = |before: Before<'_>| {
+            let known = before.answer;
+            known.is_none_or(|known| answer.is_same(&known.answer))
+        };
+        answer.is_replayed && is_earlier && self.epoch.before.is_some_and(is_its)
     }
 
     /// G5, and what else an effect without a cause breaks.

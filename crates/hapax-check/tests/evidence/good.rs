@@ -315,6 +315,19 @@ impl Author {
         self.replays(to, record, &said);
     }
 
+    /// A replay that is read just before retention ends, and arrives when the key means another operation already.
+    fn at_the_end(&mut self, from: u64, record: &Record, retention_us: u64) {
+        let (to, said) = self.executed(from, record, &record.payload);
+        self.replays(to, record, &said);
+        let ends = to + retention_us;
+        let late = self.invoke(ends - 100, record, &record.payload, None);
+        let op = self.invoke(ends - 50, record, &record.payload, None);
+        let new = self.effect(ends + 200, record, &record.payload);
+        self.ok(ends + 300, late, &said, true);
+        self.ok(ends + 400, op, &new, false);
+        self.replays(ends + 500, record, &new);
+    }
+
     /// Retention ends, the key means another operation, and the gateway gives up on an upstream that acts after all.
     fn late(&mut self, record: &Record, retention_us: u64) {
         let (from, healed) = UPSTREAM_SLOW;
@@ -342,7 +355,7 @@ impl Author {
             };
             let (from, to) = CLEAN;
             let from = self.random.between(from, to);
-            match self.random.below(13) {
+            match self.random.below(14) {
                 0 | 1 => self.plain(from, &record),
                 2 => self.single(from, &record),
                 3 => self.left(from, &record),
@@ -354,6 +367,7 @@ impl Author {
                 9 => self.unrecorded(&record),
                 10 => self.killed(&record),
                 11 => self.late(&record, expect.retention.as_micros() as u64),
+                12 => self.at_the_end(from, &record, expect.retention.as_micros() as u64),
                 _ => self.expired(from, &record, expect.retention.as_micros() as u64),
             }
         }

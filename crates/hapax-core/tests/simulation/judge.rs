@@ -83,6 +83,8 @@ pub(crate) struct Client {
     pub(crate) has_settled: bool,
     /// Whether it was refused because somebody else has the key.
     pub(crate) is_stale: bool,
+    /// Whether it was refused because nobody has the key any more.
+    pub(crate) is_freed: bool,
 }
 
 pub(crate) struct Judge {
@@ -201,8 +203,14 @@ impl Judge {
         });
         if let Some(answer) = answer {
             let is_recorded = to.has_settled || matches!(reply.content, ReplyContent::Stored(_));
+            // A holder that was frozen past its lease finds its key freed by a probe that was told that nothing had happened.
+            // That is what a rejection says; an effect would have been seen.
+            let is_forgotten = to.is_freed
+                && self.demands.is_probing
+                && self.demands.is_frozen
+                && answer.status != 201;
             self.require(
-                is_recorded || faults > 0 || reply.outcome == Outcome::StoreError,
+                is_recorded || faults > 0 || is_forgotten || reply.outcome == Outcome::StoreError,
                 Rule::NoLoss,
                 "answered before the record was there",
             );

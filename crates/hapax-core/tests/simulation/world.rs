@@ -649,6 +649,7 @@ impl World {
                     call: actor.upstream.map(|upstream| upstream.call),
                     has_settled: actor.has_settled,
                     is_stale: actor.is_stale && self.store.held.is_some(),
+                    is_freed: actor.is_stale && self.store.held.is_none(),
                 };
                 self.judge
                     .replies(&reply, client, self.store.faults, &self.calls);
