@@ -50,6 +50,16 @@ impl Scene {
         let (Some(one), Some(two)) = (steps.get(pair.0), steps.get(pair.1)) else {
             return Vec::new();
         };
+        // A key that is not fresh, such as an empty one, goes with the very payload that it had: another would be refused for that.
+        let is_fresh = values.key.is_empty()
+            || fault != Fault::BadKey
+            || two
+                .message
+                .fields
+                .iter()
+                .any(|(_, value)| value.contains(&values.key));
+        let literal = Values::default();
+        let values = if is_fresh { values } else { &literal };
         let curl = Curl {
             scene: self,
             values,
