@@ -140,12 +140,57 @@ async fn the_commands_of_a_kill_start_the_shop_kill_it_at_work_and_charge_twice(
 }
 
 #[tokio::test]
-async fn the_commands_of_a_restart_kill_the_shop_between_order_and_repeat_and_charge_twice() {
-    let mut kills = Kills::of("keyed");
-    kills.options.faults = vec![Fault::AfterRestart];
-    let (_, report) = kills.check().await;
-    let (charges, what) = kills.charges_by_the_commands(&report, Fault::AfterRestart);
-    assert_eq!(charges, 2, "{what}");
+async fn the_commands_of_other_faults_start_what_the_checker_started_and_charge_as_often() {
+    for (mode, fault, charged) in [
+        ("keyed", Fault::AfterRestart, 2..=2),
+        ("naive", Fault::LoseReply, 2..=2),
+        ("naive", Fault::Duplicate, 3..=3),
+        // How many of the racing ones get through is the shop's chance.
+        ("naive", Fault::Concurrent, 2..=9),
+        ("naive", Fault::Delay, 3..=3),
+    ] {
+        let mut kills = Kills::of(mode);
+        kills.options.faults = vec![fault];
+        let (_, report) = kills.check().await;
+        let (charges, what) = kills.charges_by_the_commands(&report, fault);
+        assert!(charged.contains(&charges), "{charges}: {what}");
+    }
+}
+
+#[test]
+fn commands_that_are_pasted_wait_for_nothing_else_in_the_background() {
+    let kills = Kills::of("naive");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    for fault in [
+        Fault::KillTarget,
+        Fault::Duplicate,
+        Fault::Concurrent,
+        Fault::Delay,
+    ] {
+        let mut options = kills.options.clone();
+        options.faults = vec![fault];
+        let report = runtime
+            .block_on(check(&options, &|_| {}))
+            .expect("a verdict");
+        let json: Value = serde_json::from_str(&report.to_json()).expect("JSON");
+        let lines = json["findings"][0]["curl"]
+            .as_array()
+            .expect("commands")
+            .iter();
+        let mut script: Vec<&str> = lines.map(|line| line.as_str().expect("text")).collect();
+        // Somebody's server, in the terminal into which they are pasted.
+        script.insert(0, "sleep 600 & OTHER=$!");
+        script.push("kill $OTHER");
+        let status = std::process::Command::new("timeout")
+            .args(["60", "sh", "-c", &script.join("\n")])
+            .output()
+            .expect("a shell")
+            .status;
+        assert!(status.success(), "{fault:?}: {status}");
+    }
 }
 
 #[tokio::test]
