@@ -1,6 +1,6 @@
 //! The `hapax-check` binary: live campaigns against a built gateway. It is a tool of this tree and no part of the product.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -99,6 +99,14 @@ fn say(text: &str) {
     drop(io::stderr().write_all(text.as_bytes()));
 }
 
+/// One line that grows on a terminal, a line a round elsewhere.
+fn progress(totals: &Totals) {
+    match io::stderr().is_terminal() {
+        true => say(&format!("\r\x1b[K{totals}")),
+        false => say(&format!("{totals}\n")),
+    }
+}
+
 fn run(arguments: &Campaign) -> io::Result<End> {
     let options = options(arguments)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -106,7 +114,7 @@ fn run(arguments: &Campaign) -> io::Result<End> {
         .build()?;
     let totals = runtime.block_on(async {
         tokio::select! {
-            totals = campaign::run(&options, &|totals| say(&format!("\r\x1b[K{totals}"))) => totals,
+            totals = campaign::run(&options, &progress) => totals,
             _ = tokio::signal::ctrl_c() => Err(io::Error::other("interrupted; the same command goes on")),
         }
     })?;

@@ -25,6 +25,8 @@ pub enum Fault {
     ClockBack,
     /// The server of the store crashes and comes back.
     StoreCrash,
+    /// The server of the store is killed for good, and its synchronous standby takes over.
+    StorePromotion,
     /// The upstream is killed with all it was doing, and comes back.
     UpstreamKill,
     /// The upstream acts and resets the connection after k bytes of its answer.
@@ -62,6 +64,7 @@ impl Fault {
             Self::ClockForward => "clock-forward",
             Self::ClockBack => "clock-back",
             Self::StoreCrash => "store-restart",
+            Self::StorePromotion => "store-promotion",
             Self::UpstreamKill => "upstream-kill",
             Self::UpstreamReset => "upstream-reset",
             Self::UpstreamSlow => "upstream-slow",

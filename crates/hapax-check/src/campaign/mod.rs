@@ -42,7 +42,7 @@ pub fn faults(options: &Options) -> (Vec<Fault>, Vec<String>) {
     let mut faults = vec![Fault::Kill, Fault::Freeze, Fault::Stop, Fault::Reload];
     let mut left_out = Vec::new();
     match options.store {
-        Store::Postgres => faults.push(Fault::StoreCrash),
+        Store::Postgres => faults.extend([Fault::StoreCrash, Fault::StorePromotion]),
         // What is in memory is on no disk, and a restart loses it in any case.
         Store::Embedded if options.control == Some(Control::Memory) => {}
         Store::Embedded => {

@@ -158,6 +158,14 @@ impl World {
                     server.start().await?;
                 }
             }
+            Fault::StorePromotion => {
+                if let Some(server) = &self.server {
+                    tell();
+                    let pause = random.within(0, 500);
+                    let pause = Duration::from_millis(u64::try_from(pause).unwrap_or(0));
+                    server.promote(pause).await?;
+                }
+            }
             Fault::UpstreamKill
             | Fault::UpstreamReset
             | Fault::UpstreamSlow

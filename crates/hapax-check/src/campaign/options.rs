@@ -8,7 +8,7 @@ use std::time::Duration;
 pub enum Store {
     /// One gateway on the embedded store; as root on a disk that is filled and that power is cut from.
     Embedded,
-    /// Three gateways on one PostgreSQL server, which crashes.
+    /// Three gateways on one PostgreSQL server, which crashes, or dies and is succeeded by its synchronous standby.
     Postgres,
 }
 

@@ -74,7 +74,7 @@ impl Round<'_> {
             node.kill().await?;
         }
         if let Some(server) = &play.world.server {
-            server.crash().await?;
+            server.end().await?;
         }
         let history = History {
             events: play.world.recorder.events(),
@@ -126,7 +126,8 @@ impl Round<'_> {
             Store::Postgres => {
                 let name = format!("hapax-campaign-{}-{}", std::process::id(), self.number);
                 let folder = std::env::temp_dir().join(name);
-                server = Some(Server::new(folder, &self.options.hapax).await?);
+                let has_standby = self.faults.contains(&Fault::StorePromotion);
+                server = Some(Server::new(folder, &self.options.hapax, has_standby).await?);
             }
         }
         // Half of the full disks are noticed in advance, half of them by a write that fails.

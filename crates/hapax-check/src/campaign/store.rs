@@ -1,4 +1,4 @@
-//! A PostgreSQL server of the campaign's own, from Debian's packages, that can crash and come back.
+//! PostgreSQL servers of the campaign's own, from Debian's packages: one that crashes and comes back, or dies and is succeeded.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -14,117 +14,218 @@ use super::node::without_settings;
 
 /// How long the server may take to answer.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// How often something is looked at that nothing announces.
+const LOOK_EVERY: Duration = Duration::from_millis(20);
 
-/// A server that listens on a socket in a folder of its own.
+/// A primary and, where it is to die for good, a synchronous standby. Each listens on a socket in a folder of its own.
 pub(crate) struct Server {
     folder: PathBuf,
     programs: PathBuf,
     /// Whom it runs as when we are root, which PostgreSQL refuses to be.
     user: Option<(u32, u32)>,
-    child: Mutex<Option<Child>>,
+    has_standby: bool,
+    running: Mutex<Running>,
+}
+
+/// Which of the two is the primary, and what runs.
+struct Running {
+    primary: Place,
+    child: Option<Child>,
+    standby: Option<Child>,
+}
+
+/// One of two servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    One,
+    Two,
+}
+
+impl Place {
+    fn other(self) -> Self {
+        match self {
+            Self::One => Self::Two,
+            Self::Two => Self::One,
+        }
+    }
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::One => "one",
+            Self::Two => "two",
+        }
+    }
 }
 
 impl Server {
     /// A new server with an empty database, and the tables of a store in it.
-    pub(crate) async fn new(folder: PathBuf, hapax: &Path) -> io::Result<Self> {
+    pub(crate) async fn new(folder: PathBuf, hapax: &Path, has_standby: bool) -> io::Result<Self> {
         let server = Self {
             programs: programs()?,
             user: user()?,
             folder,
-            child: Mutex::new(None),
+            has_standby,
+            running: Mutex::new(Running {
+                primary: Place::One,
+                child: None,
+                standby: None,
+            }),
         };
-        std::fs::create_dir_all(&server.folder)?;
-        if let Some((user, group)) = server.user {
-            std::os::unix::fs::chown(&server.folder, Some(user), Some(group))?;
+        for place in [Place::One, Place::Two] {
+            let folder = server.folder_of(place);
+            std::fs::create_dir_all(&folder)?;
+            if let Some((user, group)) = server.user {
+                std::os::unix::fs::chown(&folder, Some(user), Some(group))?;
+            }
         }
         let mut initdb = server.command("initdb");
         initdb
-            .args([
-                "-U",
-                "campaign",
-                "-A",
-                "trust",
-                "-E",
-                "UTF8",
-                "--locale=C",
-                "-N",
-                "-D",
-            ])
-            .arg(server.data());
-        let output = initdb.output().await?;
-        if !output.status.success() {
-            let said = String::from_utf8_lossy(&output.stderr);
-            return Err(io::Error::other(format!("initdb: {said}")));
-        }
+            .args(["-U", "campaign", "-A", "trust", "-E", "UTF8"])
+            .args(["--locale=C", "-N", "-D"])
+            .arg(server.data(Place::One));
+        said(initdb).await?;
         server.start().await?;
         server.migrate(hapax).await?;
+        if has_standby {
+            let mut running = server.running.lock().await;
+            server.attach(&mut running).await?;
+        }
         Ok(server)
     }
 
+    /// Whichever of the two takes writes.
     pub(crate) fn url(&self) -> String {
-        let folder = self.folder.to_string_lossy().replace('/', "%2F");
-        format!("postgres://campaign@{folder}/postgres")
+        let host = |place: Place| self.folder_of(place).to_string_lossy().replace('/', "%2F");
+        let one = host(Place::One);
+        match self.has_standby {
+            false => format!("postgres://campaign@{one}/postgres"),
+            true => {
+                let two = host(Place::Two);
+                format!("postgres://campaign@{one},{two}/postgres?target_session_attrs=read-write")
+            }
+        }
     }
 
-    /// Starts it again on its data, and returns when it takes connections.
+    /// Starts the primary again on its data, and returns when it takes connections.
     pub(crate) async fn start(&self) -> io::Result<()> {
-        self.spawn().await?;
+        let mut running = self.running.lock().await;
+        let primary = running.primary;
+        running.child = Some(self.spawn(primary).await?);
+        Ok(())
+    }
+
+    /// Starts a server, and returns when it takes connections.
+    async fn spawn(&self, place: Place) -> io::Result<Child> {
+        let folder = self.folder_of(place);
+        let mut command = self.command("postgres");
+        command
+            .arg("-D")
+            .arg(self.data(place))
+            .arg("-k")
+            .arg(&folder)
+            .args(["-c", "listen_addresses=", "-c", "max_connections=200"])
+            // What a standby still needs is not thrown away while it starts.
+            .args(["-c", "wal_keep_size=256MB", "-c", "logging_collector=off"])
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .kill_on_drop(true);
+        let child = command.spawn()?;
         let deadline = Instant::now() + PATIENCE;
         loop {
             let mut asked = Command::new(self.programs.join("pg_isready"));
-            let asked = asked.arg("-q").arg("-h").arg(&self.folder).status();
+            let asked = asked.arg("-q").arg("-h").arg(&folder).status();
             if asked.await?.success() {
-                return Ok(());
+                return Ok(child);
             }
             if Instant::now() > deadline {
                 return Err(io::Error::other("PostgreSQL does not take connections"));
             }
-            sleep(Duration::from_millis(20)).await;
+            sleep(LOOK_EVERY).await;
         }
     }
 
-    async fn spawn(&self) -> io::Result<()> {
-        let mut command = self.command("postgres");
-        command
-            .arg("-D")
-            .arg(self.data())
-            .arg("-k")
-            .arg(&self.folder)
-            .args(["-c", "listen_addresses=", "-c", "max_connections=200"])
-            .args(["-c", "logging_collector=off"])
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .kill_on_drop(true);
-        *self.child.lock().await = Some(command.spawn()?);
-        Ok(())
-    }
-
-    /// Ends it as a crash does: nothing is written out, and the next start recovers (SIGQUIT).
+    /// Ends the primary as a crash does: nothing is written out, and the next start recovers (SIGQUIT).
     pub(crate) async fn crash(&self) -> io::Result<()> {
-        if let Some(mut child) = self.child.lock().await.take() {
-            let id = child.id().and_then(|id| i32::try_from(id).ok());
-            if let Some(pid) = id.and_then(Pid::from_raw) {
-                kill_process(pid, Signal::QUIT)?;
+        let child = self.running.lock().await.child.take();
+        end(child, Signal::QUIT).await
+    }
+
+    /// Ends whatever runs.
+    pub(crate) async fn end(&self) -> io::Result<()> {
+        let standby = self.running.lock().await.standby.take();
+        end(standby, Signal::QUIT).await?;
+        self.crash().await
+    }
+
+    /// The primary dies for good (SIGKILL), and after `pause` the standby takes over. Afterwards that has a standby again.
+    pub(crate) async fn promote(&self, pause: Duration) -> io::Result<()> {
+        let mut running = self.running.lock().await;
+        end(running.child.take(), Signal::KILL).await?;
+        sleep(pause).await;
+        let standby = running.primary.other();
+        let mut promote = self.command("pg_ctl");
+        promote
+            .args(["promote", "-w", "-D"])
+            .arg(self.data(standby));
+        said(promote).await?;
+        running.primary = standby;
+        running.child = running.standby.take();
+        self.attach(&mut running).await
+    }
+
+    /// Gives the primary a standby that every commit waits for.
+    async fn attach(&self, running: &mut Running) -> io::Result<()> {
+        let (primary, standby) = (running.primary, running.primary.other());
+        let data = self.data(standby);
+        if data.exists() {
+            std::fs::remove_dir_all(&data)?;
+        }
+        let mut backup = self.command("pg_basebackup");
+        backup
+            .args([
+                "-R", "-N", "-X", "stream", "-c", "fast", "-U", "campaign", "-h",
+            ])
+            .arg(self.folder_of(primary))
+            .arg("-D")
+            .arg(&data);
+        said(backup).await?;
+        running.standby = Some(self.spawn(standby).await?);
+        self.query(primary, "ALTER SYSTEM SET synchronous_standby_names = '*'")
+            .await?;
+        self.query(primary, "SELECT pg_reload_conf()").await?;
+        let deadline = Instant::now() + PATIENCE;
+        let state = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync' AND state = 'streaming'";
+        while self.query(primary, state).await? != "1" {
+            if Instant::now() > deadline {
+                return Err(io::Error::other("the standby does not follow"));
             }
-            child.wait().await?;
+            sleep(LOOK_EVERY).await;
         }
         Ok(())
+    }
+
+    async fn query(&self, place: Place, sql: &str) -> io::Result<String> {
+        let mut psql = self.command("psql");
+        psql.args(["-U", "campaign", "-XAtc", sql, "-h"])
+            .arg(self.folder_of(place))
+            .arg("postgres");
+        said(psql).await
     }
 
     async fn migrate(&self, hapax: &Path) -> io::Result<()> {
         let mut migrate = Command::new(hapax);
         without_settings(&mut migrate);
         migrate.args(["store", "migrate", "--store", &self.url()]);
-        let output = migrate.current_dir("/").output().await?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let said = String::from_utf8_lossy(&output.stderr);
-        Err(io::Error::other(format!("hapax store migrate: {said}")))
+        migrate.current_dir("/");
+        said(migrate).await.map(drop)
     }
 
-    fn data(&self) -> PathBuf {
-        self.folder.join("data")
+    fn folder_of(&self, place: Place) -> PathBuf {
+        self.folder.join(place.name())
+    }
+
+    fn data(&self, place: Place) -> PathBuf {
+        self.folder_of(place).join("data")
     }
 
     /// A program of the server, whose end is tied to ours.
@@ -145,6 +246,30 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(std::fs::remove_dir_all(&self.folder));
     }
+}
+
+/// Sends a signal, and returns when it has ended.
+async fn end(child: Option<Child>, signal: Signal) -> io::Result<()> {
+    let Some(mut child) = child else {
+        return Ok(());
+    };
+    let id = child.id().and_then(|id| i32::try_from(id).ok());
+    if let Some(pid) = id.and_then(Pid::from_raw) {
+        kill_process(pid, signal)?;
+    }
+    child.wait().await?;
+    Ok(())
+}
+
+/// What a program writes to its standard output. One that fails is an error with what it writes to the other.
+async fn said(mut command: Command) -> io::Result<String> {
+    let output = command.output().await?;
+    if output.status.success() {
+        return Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    }
+    let why = String::from_utf8_lossy(&output.stderr);
+    let program = command.as_std();
+    Err(io::Error::other(format!("{program:?}: {}", why.trim())))
 }
 
 /// Where Debian puts the server's programs: those of the newest version.

@@ -38,6 +38,7 @@ fn expect(retention: Option<Duration>) -> Expect {
             Fault::DiskFull.name(),
             Fault::IoError.name(),
             Fault::StoreCrash.name(),
+            Fault::StorePromotion.name(),
             NOT_STORED,
         ]),
         // Two dozen connections and as many operations at a time need far less, in any build.

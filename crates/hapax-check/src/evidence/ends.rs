@@ -55,6 +55,10 @@ impl<'s, 'a> Sweep<'s, 'a, '_> {
         knew: Option<Known<'a>>,
     ) {
         self.is_of_its_own(attempt, answer);
+        if self.is_of_the_record_before(attempt, answer) {
+            self.check(Guarantee::OneAnswer);
+            return;
+        }
         if answer.is_success() {
             self.has_happened(attempt, answer);
             self.is_the_owners(attempt, now, answer);

@@ -87,6 +87,24 @@ pub(super) struct Payload<'a> {
 pub(super) struct Epoch<'a> {
     first_effect: Option<(u64, usize)>,
     pub(super) answer: Option<Known<'a>>,
+    /// There was a record before, and what its answer was.
+    before: Option<Before<'a>>,
+}
+
+/// The record that expired before this one.
+#[derive(Debug, Clone, Copy)]
+struct Before<'a> {
+    answer: Option<Known<'a>>,
+}
+
+/// An attempt that may be executed, and how late.
+#[derive(Debug, Clone, Copy)]
+struct Doing {
+    payload: usize,
+    /// It has claimed the key by then, if ever.
+    claims_by_us: u64,
+    /// When the record was last said not to be settled, before it began.
+    unsettled_us: Option<u64>,
 }
 
 /// One record under the eyes of the judge.
@@ -117,6 +135,8 @@ pub(super) struct Sweep<'s, 'a, 'e> {
     pub(super) executed: u64,
     /// The last time that an attempt was told that the record is outstanding or unknown.
     pub(super) unsettled_us: Option<u64>,
+    /// What may still act since the record was last vacant.
+    doing: Vec<Doing>,
 }
 
 impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
@@ -145,6 +165,7 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
             effects: 0,
             executed: 0,
             unsettled_us: None,
+            doing: Vec::new(),
         }
     }
 
@@ -195,17 +216,12 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
         let from = attempt.invoked_us;
         let payload = self.payloads.entry(attempt.payload).or_default();
         payload.is_sent = true;
-        let may_execute = match attempt.end.map(|end| end.said) {
-            Some(Said::Ok(answer)) => !answer.is_replayed,
-            Some(Said::Fail { kind }) => {
-                payload.was_store_blamed |= kind == "store-unavailable";
-                payload.was_unsent |= kind == "upstream-unreachable";
-                false
-            }
-            Some(Said::Info { .. }) | None => true,
-        };
+        if let Some(Said::Fail { kind }) = attempt.end.map(|end| end.said) {
+            payload.was_store_blamed |= kind == "store-unavailable";
+            payload.was_unsent |= kind == "upstream-unreachable";
+        }
         // Attempts come in their order: the first is the earliest.
-        if may_execute {
+        if may_execute(attempt) {
             payload.executes_from.get_or_insert(from);
         }
         if may_hold(attempt) {
@@ -250,6 +266,13 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
         }
         if let Some(known) = self.epoch.answer {
             self.knew.insert(at, known);
+        }
+        if may_execute(attempt) {
+            self.doing.push(Doing {
+                payload: attempt.payload,
+                claims_by_us: attempt.end.map_or(u64::MAX, |end| end.at_us),
+                unsettled_us: self.unsettled_us,
+            });
         }
         if attempt.end.is_none() {
             let what = "an attempt never ends";
@@ -305,7 +328,8 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
         } else {
             if let Some((first, _)) = first {
                 let told = self.unsettled_us.filter(|told| *told > first);
-                let is_kept = told.is_none_or(|told| at >= told.saturating_add(retention));
+                let is_kept = told.is_none_or(|told| at >= told.saturating_add(retention))
+                    || self.may_act_late(first, at, payload);
                 let what = "a record that was not settled was removed";
                 self.require_at(Guarantee::Retention, is_kept, at, what);
             }
@@ -314,6 +338,17 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
         let payload = self.payloads.entry(payload).or_default();
         payload.effects += 1;
         payload.bodies.extend(effect.answer.as_deref());
+    }
+
+    /// Whether an effect can be that of an attempt which found the record of the effect before expired. What is said not to be
+    /// settled from then on is that attempt itself, and an upstream may act long after it was given up.
+    fn may_act_late(&self, first: u64, at: u64, payload: usize) -> bool {
+        let retention = micros(self.bench.expect.retention);
+        self.doing.iter().any(|doing| {
+            self.bench.work.step();
+            let told = doing.unsettled_us.unwrap_or(first).max(first);
+            doing.payload == payload && doing.claims_by_us.min(at) >= told.saturating_add(retention)
+        })
     }
 
     /// The record was vacant, or an answer had made it as good as that.
@@ -329,10 +364,32 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
             payload.effects = 0;
             payload.bodies.clear();
         }
+        // Who has ended by now has claimed before this effect: the next record is none of its.
+        self.doing.retain(|doing| doing.claims_by_us > at);
+        let before = Before {
+            answer: self.epoch.answer,
+        };
         self.epoch = Epoch {
+            before: self.epoch.first_effect.map(|_| before),
             first_effect: Some((at, payload)),
             answer: None,
         };
+    }
+
+    /// Whether a replay may have been read from the record before this one, just before that expired.
+    pub(super) fn is_of_the_record_before(
+        &self,
+        attempt: &Attempt<'_>,
+        answer: Answer<'_>,
+    ) -> bool {
+        let slack = micros(self.bench.expect.clock_slack);
+        let began = self.epoch.first_effect.map_or(0, |(at, _)| at);
+        let is_earlier = attempt.invoked_us <= began.saturating_add(slack);
+        let is_its = |before: Before<'_>| {
+            let known = before.answer;
+            known.is_none_or(|known| answer.is_same(&known.answer))
+        };
+        answer.is_replayed && is_earlier && self.epoch.before.is_some_and(is_its)
     }
 
     /// G5, and what else an effect without a cause breaks.
@@ -428,6 +485,15 @@ impl<'s, 'a, 'e> Sweep<'s, 'a, 'e> {
                 });
             }
         }
+    }
+}
+
+/// Whether an attempt may have been executed.
+fn may_execute(attempt: &Attempt<'_>) -> bool {
+    match attempt.end.map(|end| end.said) {
+        Some(Said::Ok(answer)) => !answer.is_replayed,
+        Some(Said::Fail { .. }) => false,
+        Some(Said::Info { .. }) | None => true,
     }
 }
 

@@ -12,8 +12,13 @@ use super::curl::{masked, quote};
 /// A UUID, on Linux and on macOS.
 const FRESH: &str = "$(uuidgen 2>/dev/null || cat /proc/sys/kernel/random/uuid)";
 
-/// SIGKILL for the shell and what it has started.
-const KILL: &str = "kill -9 $(pgrep -P $TARGET) $TARGET; wait";
+/// SIGKILL for a process and all that it has started, as the checker kills a process group. Not every shell gives commands
+/// in the background a group of their own.
+const KILL_TREE: &str =
+    "kill_tree() { for child in $(pgrep -P $1); do kill_tree $child; done; kill -9 $1; }";
+
+/// The end of the target.
+const KILL: &str = "kill_tree $TARGET; wait $TARGET";
 
 /// Where the commands go.
 #[derive(Debug, Clone)]
@@ -45,6 +50,16 @@ impl Scene {
         let (Some(one), Some(two)) = (steps.get(pair.0), steps.get(pair.1)) else {
             return Vec::new();
         };
+        // A key that is not fresh, such as an empty one, goes with the very payload that it had: another would be refused for that.
+        let is_fresh = values.key.is_empty()
+            || fault != Fault::BadKey
+            || two
+                .message
+                .fields
+                .iter()
+                .any(|(_, value)| value.contains(&values.key));
+        let literal = Values::default();
+        let values = if is_fresh { values } else { &literal };
         let curl = Curl {
             scene: self,
             values,
@@ -54,8 +69,14 @@ impl Scene {
         } else {
             curl.both(fault, one, two)
         };
-        // Where the commands start the target themselves: before it runs nobody can count, and afterwards it has to end.
         let listens = self.until_it_listens();
+        // A target that the checker has started has ended with the check.
+        if let Some(start) = &self.start
+            && !requests.contains(&listens)
+        {
+            requests.splice(0..0, self.started(start));
+        }
+        // Where the commands start the target themselves: before it runs nobody can count, and afterwards it has to end.
         let running = requests.iter().position(|line| *line == listens);
         if let Some(url) = self.count_with.as_ref().filter(|_| is_counted) {
             let url = url.split('#').next().unwrap_or(url);
@@ -68,6 +89,9 @@ impl Scene {
         }
         let is_used = |name: &str| requests.iter().any(|line| line.contains(name));
         let mut script = Vec::new();
+        if running.is_some() {
+            script.push(KILL_TREE.to_owned());
+        }
         for (name, value) in [("KEY", &values.key), ("ID", &values.uuid)] {
             if !value.is_empty() && is_used(&format!("\"${name}\"")) {
                 script.push(format!("{name}={FRESH}"));
@@ -112,21 +136,21 @@ impl Curl<'_> {
     fn both(&self, fault: Fault, one: &Step, two: &Step) -> Vec<String> {
         let (first, second) = (&one.message, self.plain(&two.message));
         let plain = self.plain(first);
-        let wait = || "wait".to_owned();
+        // What waits does so in a shell of its own: in that of a reader, other things may run in the background for good.
         match fault {
             Fault::Concurrent => {
                 let times: Vec<String> = (1..=AT_ONCE).map(|n| n.to_string()).collect();
-                let all = format!("for n in {}; do {plain} & done; wait", times.join(" "));
+                let all = format!("(for n in {}; do {plain} & done; wait)", times.join(" "));
                 vec![all, second]
             }
-            Fault::Duplicate => vec![format!("{plain} &"), plain, wait(), second],
+            Fault::Duplicate => vec![format!("({plain} & {plain}; wait)"), second],
             Fault::LoseReply => vec![format!("{plain} -o /dev/null"), second],
             // The target is still at work; a repeat that comes too early is told to come back.
             Fault::HangUp => vec![format!("{plain} -m 0.05"), "sleep 1".into(), second],
             Fault::ResetMidReply => vec![format!("{plain} -N | head -c 20; echo"), second],
             Fault::Delay if !first.body.is_empty() => {
-                let held = format!("{} &", self.in_pieces(first, "1"));
-                vec![held, "sleep 0.3".into(), second.clone(), wait(), second]
+                let held = self.in_pieces(first, "1");
+                vec![format!("({held} & sleep 0.3; {second}; wait)"), second]
             }
             Fault::SlowBody if !first.body.is_empty() => {
                 vec![self.in_pieces(first, "0.3"), second]

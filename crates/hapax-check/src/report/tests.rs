@@ -107,14 +107,48 @@ fn secrets_are_in_no_report() {
 #[test]
 fn a_finding_has_its_pair_of_commands_and_its_seed() {
     let text = report(Grade::Should).to_text(&plain);
-    let commands = text
+    let pasted = text
         .lines()
-        .filter(|line| line.trim_start().starts_with("$ curl "))
-        .count();
-    assert_eq!(commands % 2, 0);
-    assert!(commands >= 2, "{text}");
+        .filter(|line| line.trim_start().starts_with("$ "));
+    let commands: usize = pasted.map(|line| line.matches("curl -sS").count()).sum();
+    // Twice at once, and once more.
+    assert_eq!(commands, 3, "{text}");
     assert!(text.contains("--seed 9 --faults duplicate"), "{text}");
     assert!(text.contains(r#"'Idempotency-Key: "it'\''s"'"#), "{text}");
+}
+
+#[test]
+fn every_finding_has_its_commands_or_says_which_show_it() {
+    let mut report = report(Grade::Practice);
+    // The same under another fault: one rule, two findings.
+    let (first, again) = (report.cases.remove(0), self::report(Grade::Practice));
+    let mut other = again.cases.into_iter().next().unwrap();
+    other.fault = Fault::LoseReply;
+    report.cases.extend([first, other]);
+    let text = report.to_text(&plain);
+    let findings = report.findings(true);
+    let lines: Vec<&str> = text.lines().collect();
+    for finding in &findings {
+        let name = finding.fault.name();
+        let heads = |line: &&str| line.starts_with(&format!("    {name}"));
+        assert!(lines.iter().any(heads), "{text}");
+    }
+    let again = |fault: &str| {
+        let wanted = format!("--seed 9 --faults {fault}");
+        lines.iter().filter(|line| line.ends_with(&wanted)).count()
+    };
+    assert_eq!((again("duplicate"), again("lose_reply")), (1, 1), "{text}");
+    let referring = |fault: &str| {
+        let wanted = format!("by the commands of {fault} under one-effect");
+        lines.iter().filter(|line| line.trim() == wanted).count()
+    };
+    let of = |fault| findings.iter().filter(|found| found.fault == fault).count();
+    assert!(
+        of(Fault::Duplicate) > 1 && of(Fault::LoseReply) > 1,
+        "{text}"
+    );
+    assert_eq!(referring("duplicate"), of(Fault::Duplicate) - 1, "{text}");
+    assert_eq!(referring("lose_reply"), of(Fault::LoseReply) - 1, "{text}");
 }
 
 #[test]

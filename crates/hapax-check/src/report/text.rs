@@ -34,7 +34,7 @@ pub(super) fn render(report: &Report, paint: Paint<'_>) -> String {
         .partition(|finding| finding.rule.grade >= report.fail_on);
     out.section("Findings", &counting, true);
     out.section("Cannot be told", &report.findings(false), false);
-    let below = "Notes (below --fail-on; the other reports have their commands)";
+    let below = "Notes (below --fail-on, whose lower grades print their commands)";
     out.section(below, &notes, false);
     out.verdict(report);
     out.out
@@ -69,7 +69,7 @@ impl Text<'_> {
         }
     }
 
-    /// Findings by rule; the first of each rule in full, if `commands`.
+    /// Findings by rule; each in full, if `commands`, unless another has shown the same.
     fn section(&mut self, title: &str, findings: &[Finding<'_>], commands: bool) {
         if findings.is_empty() {
             return;
@@ -77,6 +77,7 @@ impl Text<'_> {
         self.line("");
         self.line(title);
         let mut last = None;
+        let mut shown: Vec<&Finding<'_>> = Vec::new();
         for finding in findings {
             let rule = finding.rule;
             let is_first = last != Some(rule.name);
@@ -97,8 +98,23 @@ impl Text<'_> {
                 finding.fault.name(),
                 curl::one_line(finding.what)
             ));
-            if commands && is_first {
-                self.in_full(finding);
+            if !commands {
+                continue;
+            }
+            let has_the_same = |other: &&&Finding<'_>| {
+                let mut lines = finding.curl.iter();
+                other.fault == finding.fault && lines.all(|line| other.curl.contains(line))
+            };
+            match shown.iter().find(has_the_same) {
+                Some(other) => self.line(&format!(
+                    "      by the commands of {} under {}",
+                    other.fault.name(),
+                    other.rule.name
+                )),
+                None => {
+                    self.in_full(finding);
+                    shown.push(finding);
+                }
             }
         }
     }

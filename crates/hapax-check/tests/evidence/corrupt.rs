@@ -231,13 +231,22 @@ impl Scene<'_> {
             payload: of.payload.clone(),
             fault: None,
         });
-        let kind = kind.to_owned();
-        events.push(Event::Fail {
-            at_us: from + 1_000,
-            client,
-            op,
-            status: 409,
-            kind,
+        let (at_us, kind) = (from + 1_000, kind.to_owned());
+        events.push(match &*kind {
+            "lost" => Event::Info {
+                at_us,
+                client,
+                op,
+                status: None,
+                kind,
+            },
+            _ => Event::Fail {
+                at_us,
+                client,
+                op,
+                status: 409,
+                kind,
+            },
         });
         events.sort_by_key(|event| (event.at_us(), !matches!(event, Event::Invoke { .. })));
     }

@@ -246,6 +246,12 @@ pub(crate) const CORRUPTIONS: &[Corruption] = &[
         corrupt: removed_while_unknown,
     },
     Corruption {
+        name: "an unknown record removed and executed",
+        expected: Retention,
+        besides: &[],
+        corrupt: executed_while_unknown,
+    },
+    Corruption {
         name: "an effect while the store was down",
         expected: FailClosed,
         besides: &[],
@@ -594,7 +600,9 @@ fn two_owners(scene: &mut Scene<'_>) -> Option<()> {
         .filter(|attempt| attempt.is_executed())
         .count()
         == 1;
-    has_owner.then_some(())?;
+    // Where it has another effect, that one may be anybody's.
+    let is_shared = has_owner && scene.effects(&of).len() == 1;
+    is_shared.then_some(())?;
     scene.told(
         &of,
         Told::Ok {
@@ -648,7 +656,10 @@ fn everybody_is_other(scene: &mut Scene<'_>) -> Option<()> {
 }
 
 fn drop_second_effect(scene: &mut Scene<'_>) -> Option<()> {
-    let of = scene.pick(|_, attempt| attempt.is_executed() && attempt.from > 50_000 * SECOND)?;
+    let of = scene.pick(|scene, attempt| {
+        let is_again = !scene.is_first(attempt) && scene.effects(attempt).len() == 2;
+        attempt.is_executed() && is_again && attempt.from > 50_000 * SECOND
+    })?;
     let at = *scene.effects(&of).last()?;
     scene.run.effects.effects.remove(at);
     Some(())
@@ -679,6 +690,20 @@ fn conflict_to_other(scene: &mut Scene<'_>) -> Option<()> {
 }
 
 fn removed_while_unknown(scene: &mut Scene<'_>) -> Option<()> {
+    let (of, expired) = unknown_until(scene)?;
+    scene.act(&of, expired + 1, &of.payload);
+    Some(())
+}
+
+fn executed_while_unknown(scene: &mut Scene<'_>) -> Option<()> {
+    let (of, expired) = unknown_until(scene)?;
+    scene.act(&of, expired + 500, &of.payload);
+    scene.come_again(&of, expired + 1, "lost");
+    Some(())
+}
+
+/// An attempt that is told that the outcome is unknown, and a retention after the effect, which was before that.
+fn unknown_until(scene: &mut Scene<'_>) -> Option<(Attempt, u64)> {
     let of = scene.pick(|scene, attempt| {
         let first = scene.record(attempt)[0].clone();
         attempt.is_unknown()
@@ -687,8 +712,7 @@ fn removed_while_unknown(scene: &mut Scene<'_>) -> Option<()> {
     })?;
     let first = scene.run.effects.effects[*scene.effects(&of).first()?].at_us;
     let retention = scene.run.expect.retention.as_micros() as u64;
-    scene.act(&of, first + retention + 1, &of.payload);
-    Some(())
+    Some((of, first + retention))
 }
 
 fn effect_while_down(scene: &mut Scene<'_>) -> Option<()> {

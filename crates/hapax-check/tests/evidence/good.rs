@@ -9,6 +9,8 @@ pub(crate) const SECOND: u64 = 1_000_000;
 const CLEAN: (u64, u64) = (10 * SECOND, 900 * SECOND);
 const STORE_DOWN: (u64, u64) = (1_000 * SECOND, 1_010 * SECOND);
 const KILLED: (u64, u64) = (2_000 * SECOND, 2_010 * SECOND);
+/// Long enough after everything else for a retention to end in between.
+const UPSTREAM_SLOW: (u64, u64) = (200_000 * SECOND, 200_010 * SECOND);
 
 /// A history, its effects, and what it is held to.
 #[derive(Debug, Clone)]
@@ -313,6 +315,34 @@ impl Author {
         self.replays(to, record, &said);
     }
 
+    /// A replay that is read just before retention ends, and arrives when the key means another operation already.
+    fn at_the_end(&mut self, from: u64, record: &Record, retention_us: u64) {
+        let (to, said) = self.executed(from, record, &record.payload);
+        self.replays(to, record, &said);
+        let ends = to + retention_us;
+        let late = self.invoke(ends - 100, record, &record.payload, None);
+        let op = self.invoke(ends - 50, record, &record.payload, None);
+        let new = self.effect(ends + 200, record, &record.payload);
+        self.ok(ends + 300, late, &said, true);
+        self.ok(ends + 400, op, &new, false);
+        self.replays(ends + 500, record, &new);
+    }
+
+    /// Retention ends, the key means another operation, and the gateway gives up on an upstream that acts after all.
+    fn late(&mut self, record: &Record, retention_us: u64) {
+        let (from, healed) = UPSTREAM_SLOW;
+        let begins = self.random.between(from, healed);
+        let before = begins - retention_us - 200 * SECOND;
+        let (to, said) = self.executed(before, record, &record.payload);
+        self.replays(to, record, &said);
+        let op = self.invoke(begins, record, &record.payload, None);
+        self.info(begins + SECOND, op, "outcome-unknown");
+        let told = begins + 2 * SECOND;
+        self.told(told, record, &record.payload, 504, "outcome-unknown");
+        let said = self.effect(told + SECOND, record, &record.payload);
+        self.replays(told + 2 * SECOND, record, &said);
+    }
+
     fn run(mut self, records: u64) -> Run {
         let mut expect = expect();
         self.world();
@@ -325,7 +355,7 @@ impl Author {
             };
             let (from, to) = CLEAN;
             let from = self.random.between(from, to);
-            match self.random.below(12) {
+            match self.random.below(14) {
                 0 | 1 => self.plain(from, &record),
                 2 => self.single(from, &record),
                 3 => self.left(from, &record),
@@ -336,6 +366,8 @@ impl Author {
                 8 => self.refused(&record),
                 9 => self.unrecorded(&record),
                 10 => self.killed(&record),
+                11 => self.late(&record, expect.retention.as_micros() as u64),
+                12 => self.at_the_end(from, &record, expect.retention.as_micros() as u64),
                 _ => self.expired(from, &record, expect.retention.as_micros() as u64),
             }
         }
@@ -353,7 +385,11 @@ impl Author {
     }
 
     fn world(&mut self) {
-        for (fault, (from, to)) in [("store-down", STORE_DOWN), ("kill-9", KILLED)] {
+        for (fault, (from, to)) in [
+            ("store-down", STORE_DOWN),
+            ("kill-9", KILLED),
+            ("upstream-slow", UPSTREAM_SLOW),
+        ] {
             self.events.push(Event::Fault {
                 at_us: from,
                 fault: fault.to_owned(),

@@ -96,6 +96,24 @@ const CONTROLS: &[Control] = &[
         ANSWERS,
     ),
     (
+        Flaw::ForgetsWhoResets,
+        Fault::ResetMidReply,
+        "one-effect",
+        ANSWERS,
+    ),
+    (
+        Flaw::LooksWhenTheyConnect,
+        Fault::Delay,
+        "one-effect",
+        ANSWERS,
+    ),
+    (
+        Flaw::ActsOnHalfAHead,
+        Fault::LoseRequest,
+        "incomplete-has-no-effect",
+        &["one-effect"],
+    ),
+    (
         Flaw::AnswersWithoutEffect,
         Fault::ReplayFidelity,
         "acknowledged-effect",
@@ -213,7 +231,7 @@ fn is_caught((flaw, fault, rule, others): &Control) {
 }
 
 #[test]
-fn every_rule_has_a_server_that_breaks_it_and_is_caught() {
+fn every_rule_and_every_fault_has_a_server_that_is_caught_by_it() {
     for some in CONTROLS.chunks(AT_ONCE) {
         thread::scope(|scope| {
             for control in some {
@@ -224,4 +242,11 @@ fn every_rule_has_a_server_that_breaks_it_and_is_caught() {
     let controlled: BTreeSet<&str> = CONTROLS.iter().map(|(_, _, rule, _)| *rule).collect();
     let all: BTreeSet<&str> = rules::ALL.iter().map(|rule| rule.name).collect();
     assert_eq!(controlled, all, "a rule without a control");
+    let faults: BTreeSet<Fault> = CONTROLS.iter().map(|(_, fault, ..)| *fault).collect();
+    // The one that needs a target of the checker's own is tried on the shop.
+    let missing: Vec<Fault> = Fault::ALL
+        .into_iter()
+        .filter(|fault| !faults.contains(fault))
+        .collect();
+    assert_eq!(missing, [Fault::KillTarget], "a fault without a control");
 }

@@ -1,6 +1,6 @@
 //! A small order service that keeps every rule, or breaks one of them on purpose.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
@@ -33,6 +33,9 @@ pub(crate) enum Flaw {
     KeepsTheKeyOfHalfARequest,
     SharesKeysBetweenPaths,
     RefusesInSilence,
+    ForgetsWhoResets,
+    LooksWhenTheyConnect,
+    ActsOnHalfAHead,
 }
 
 #[derive(Default)]
@@ -72,13 +75,18 @@ impl Server {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
         let state = Arc::new(Mutex::new(State::default()));
+        let one_at_a_time = Arc::new(Mutex::new(()));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let state = Arc::clone(&state);
-                thread::spawn(move || {
-                    let mut shop = Shop { flaw, work, state };
-                    shop.serve(stream);
-                });
+                let known = state.lock().unwrap().records.keys().cloned().collect();
+                let mut shop = Shop {
+                    flaw,
+                    work,
+                    state: Arc::clone(&state),
+                    one_at_a_time: Arc::clone(&one_at_a_time),
+                    known,
+                };
+                thread::spawn(move || shop.serve(stream));
             }
         });
         Self { url }
@@ -90,6 +98,10 @@ struct Shop {
     flaw: Flaw,
     work: Duration,
     state: Arc<Mutex<State>>,
+    /// Held until a client has gone, by those that look how it goes.
+    one_at_a_time: Arc<Mutex<()>>,
+    /// The records that there were when the client connected.
+    known: HashSet<String>,
 }
 
 fn problem(status: u16, more: &str) -> String {
@@ -124,12 +136,35 @@ impl Shop {
                 Ok(n) => seen.extend_from_slice(&buffer[..n]),
             }
         };
+        if self.is(Flaw::ForgetsWhoResets) {
+            return self.forget_if_reset(&request, stream);
+        }
         let answer = self.answer(&request, &stream);
         drop(stream.write_all(answer.as_bytes()));
     }
 
+    /// Takes the record back when the client does not take the answer.
+    fn forget_if_reset(&self, request: &Request, mut stream: TcpStream) {
+        let one_at_a_time = Arc::clone(&self.one_at_a_time);
+        let _held = one_at_a_time.lock().unwrap();
+        let answer = self.answer(request, &stream);
+        drop(stream.write_all(answer.as_bytes()));
+        stream
+            .set_read_timeout(Some(Duration::from_secs(2)))
+            .unwrap();
+        if let Err(error) = stream.read(&mut [0])
+            && error.kind() == ErrorKind::ConnectionReset
+        {
+            let key = self.record_key(request, request.field("idempotency-key").unwrap_or(""));
+            self.state.lock().unwrap().records.remove(&key);
+        }
+    }
+
     /// A request that ended early.
     fn cut(&self, seen: &[u8]) {
+        if self.is(Flaw::ActsOnHalfAHead) && !seen.is_empty() && parse(seen).is_none() {
+            self.state.lock().unwrap().effects += 1;
+        }
         if let Some((request, _)) = parse(seen)
             && self.is(Flaw::KeepsTheKeyOfHalfARequest)
         {
@@ -192,7 +227,12 @@ impl Shop {
         let key = self.record_key(request, key);
         let mut state = self.state.lock().unwrap();
         let held = state.records.get(&key);
-        if let Some(record) = held.filter(|_| !self.is(Flaw::NoRecords)) {
+        let is_seen = match self.flaw {
+            Flaw::NoRecords => false,
+            Flaw::LooksWhenTheyConnect => self.known.contains(&key),
+            _ => true,
+        };
+        if let Some(record) = held.filter(|_| is_seen) {
             let is_other = record.payload != request.body;
             match (record.order, self.flaw) {
                 (None, Flaw::KeepsTheKeyOfHalfARequest) => {

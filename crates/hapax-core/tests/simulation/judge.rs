@@ -83,6 +83,8 @@ pub(crate) struct Client {
     pub(crate) has_settled: bool,
     /// Whether it was refused because somebody else has the key.
     pub(crate) is_stale: bool,
+    /// Whether it was refused because nobody has the key any more.
+    pub(crate) is_freed: bool,
 }
 
 pub(crate) struct Judge {
@@ -201,8 +203,9 @@ impl Judge {
         });
         if let Some(answer) = answer {
             let is_recorded = to.has_settled || matches!(reply.content, ReplyContent::Stored(_));
+            let is_excused = faults > 0 || reply.outcome == Outcome::StoreError;
             self.require(
-                is_recorded || faults > 0 || reply.outcome == Outcome::StoreError,
+                is_recorded || is_excused || self.is_forgotten(answer, to),
                 Rule::NoLoss,
                 "answered before the record was there",
             );
@@ -234,6 +237,13 @@ impl Judge {
             _ => self.demands.is_probing && to.knew == Known::Answered,
         };
         self.require(is_kept, Rule::NoLoss, "a final answer was lost");
+    }
+
+    /// A holder that was frozen past its lease finds its key freed by a probe that was told that nothing had happened. That is
+    /// what a rejection says; an effect would have been seen.
+    fn is_forgotten(&self, answer: Final, to: Client) -> bool {
+        let may_be_freed = self.demands.is_probing && self.demands.is_frozen;
+        may_be_freed && to.is_freed && answer.status != 201
     }
 
     fn is_final(&mut self, answer: Final, request: u8, is_recorded: bool, calls: &[Call]) {

@@ -643,13 +643,7 @@ impl World {
             }
             Step::Reply(reply) => {
                 actor.replies += 1;
-                let client = Client {
-                    request: actor.request,
-                    knew: actor.knew,
-                    call: actor.upstream.map(|upstream| upstream.call),
-                    has_settled: actor.has_settled,
-                    is_stale: actor.is_stale && self.store.held.is_some(),
-                };
+                let client = self.client(actor);
                 self.judge
                     .replies(&reply, client, self.store.faults, &self.calls);
                 actor.doing = Doing::Deliver(Input::Replied);
@@ -661,6 +655,18 @@ impl World {
                     .require(is_answered, Rule::OneReply, "not one reply");
                 None
             }
+        }
+    }
+
+    fn client(&self, actor: &Actor) -> Client {
+        let is_vacant = self.store.held.is_none();
+        Client {
+            request: actor.request,
+            knew: actor.knew,
+            call: actor.upstream.map(|upstream| upstream.call),
+            has_settled: actor.has_settled,
+            is_stale: actor.is_stale && !is_vacant,
+            is_freed: actor.is_stale && is_vacant,
         }
     }
 

@@ -14,6 +14,11 @@ struct Kills {
     _folder: TempDir,
 }
 
+/// What a target is started by: it, or a shell that starts a shell that starts it, none of which is replaced by the next.
+fn nested(command: &str) -> String {
+    format!("sh -c '{command}; true'; true")
+}
+
 impl Kills {
     fn of(mode: &str) -> Self {
         let folder = TempDir::new().expect("a folder");
@@ -34,6 +39,43 @@ impl Kills {
             options,
             _folder: folder,
         }
+    }
+
+    /// Started by shells that go on running beside it.
+    fn by_shells(mut self) -> Self {
+        self.options.start = self.options.start.as_deref().map(nested);
+        self
+    }
+
+    /// How many charges there are more after the commands of a finding than before, and what the commands are.
+    fn charges_by_the_commands(&self, report: &Value, fault: Fault) -> (i64, String) {
+        let findings = report["findings"].as_array().expect("findings");
+        let found = findings
+            .iter()
+            .find(|found| found["rule"] == "one-effect" && found["case"] == fault.name());
+        let found = found.unwrap_or_else(|| panic!("{report:#}"));
+        let lines = found["curl"].as_array().expect("commands").iter();
+        let lines: Vec<&str> = lines.map(|line| line.as_str().expect("text")).collect();
+        let script = lines.join("\n");
+        let output = std::process::Command::new("timeout")
+            .args(["60", "sh", "-c", &script])
+            .output()
+            .expect("a shell");
+        let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        let charges: Vec<i64> = said
+            .split("{\"charges\":")
+            .skip(1)
+            .map(|rest| {
+                let number = rest.split(',').next().expect("a number");
+                number.parse().expect("a number")
+            })
+            .collect();
+        let what = format!("{script}\n{said}\n{errors}");
+        let [before, after] = charges[..] else {
+            panic!("two counts: {what}");
+        };
+        (after - before, what)
     }
 
     /// How it ended, and the report.
@@ -79,6 +121,91 @@ async fn a_shop_without_keys_or_with_keys_in_memory_is_caught_charging_twice_whe
             "{mode}: {report:#}"
         );
     }
+}
+
+#[tokio::test]
+async fn the_commands_of_a_kill_start_the_shop_kill_it_at_work_and_charge_twice() {
+    for kills in [
+        Kills::of("naive"),
+        Kills::of("keyed"),
+        Kills::of("keyed").by_shells(),
+    ] {
+        let (_, report) = kills.check().await;
+        let (charges, what) = kills.charges_by_the_commands(&report, Fault::KillTarget);
+        assert_eq!(charges, 2, "{what}");
+        // Nothing that the commands have started is left.
+        let address = kills.options.url.trim_start_matches("http://");
+        assert!(TcpListener::bind(address).is_ok(), "{what}");
+    }
+}
+
+#[tokio::test]
+async fn the_commands_of_other_faults_start_what_the_checker_started_and_charge_as_often() {
+    for (mode, fault, charged) in [
+        ("keyed", Fault::AfterRestart, 2..=2),
+        ("naive", Fault::LoseReply, 2..=2),
+        ("naive", Fault::Duplicate, 3..=3),
+        // How many of the racing ones get through is the shop's chance.
+        ("naive", Fault::Concurrent, 2..=9),
+        ("naive", Fault::Delay, 3..=3),
+    ] {
+        let mut kills = Kills::of(mode);
+        kills.options.faults = vec![fault];
+        let (_, report) = kills.check().await;
+        let (charges, what) = kills.charges_by_the_commands(&report, fault);
+        assert!(charged.contains(&charges), "{charges}: {what}");
+    }
+}
+
+#[test]
+fn commands_that_are_pasted_wait_for_nothing_else_in_the_background() {
+    let kills = Kills::of("naive");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime");
+    for fault in [
+        Fault::KillTarget,
+        Fault::Duplicate,
+        Fault::Concurrent,
+        Fault::Delay,
+    ] {
+        let mut options = kills.options.clone();
+        options.faults = vec![fault];
+        let report = runtime
+            .block_on(check(&options, &|_| {}))
+            .expect("a verdict");
+        let json: Value = serde_json::from_str(&report.to_json()).expect("JSON");
+        let lines = json["findings"][0]["curl"]
+            .as_array()
+            .expect("commands")
+            .iter();
+        let mut script: Vec<&str> = lines.map(|line| line.as_str().expect("text")).collect();
+        // Somebody's server, in the terminal into which they are pasted.
+        script.insert(0, "sleep 600 & OTHER=$!");
+        script.push("kill $OTHER");
+        let status = std::process::Command::new("timeout")
+            .args(["60", "sh", "-c", &script.join("\n")])
+            .output()
+            .expect("a shell")
+            .status;
+        assert!(status.success(), "{fault:?}: {status}");
+    }
+}
+
+#[tokio::test]
+async fn the_same_commands_charge_once_where_key_and_order_are_one_transaction() {
+    let kills = Kills::of("naive");
+    let (_, report) = kills.check().await;
+    let right = kills.options.start.as_deref().expect("a command");
+    let right = right.replace("--mode naive", "--mode transactional");
+    let told = report
+        .to_string()
+        .replace("--mode naive", "--mode transactional");
+    assert!(told.contains(&right), "{told}");
+    let report = serde_json::from_str(&told).expect("JSON");
+    let (charges, what) = kills.charges_by_the_commands(&report, Fault::KillTarget);
+    assert_eq!(charges, 1, "{what}");
 }
 
 #[tokio::test]
