@@ -62,16 +62,7 @@ fn have_the_effects((flaw, fault, rule, effects): &Finding) {
     options.faults = vec![*fault];
     options.count_with = Some(format!("{}/count", server.url));
     options.restart = Some(format!("curl -sS -X POST {}/restart", server.url));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let report = runtime.block_on(check(&options, &|_| {})).unwrap();
-    let json: Value = serde_json::from_str(&report.to_json()).unwrap();
-    let findings = json["findings"].as_array().unwrap();
-    let found = findings.iter().find(|found| found["rule"] == *rule);
-    let found = found.unwrap_or_else(|| panic!("{flaw:?} {fault:?}: {json:#}"));
-    let script = lines(found);
+    let script = script_of(&options, rule);
     // On a busy machine curl may hang up before it has sent anything: the commands show it when they are pasted again.
     let tries = if *fault == Fault::HangUp { 5 } else { 1 };
     let mut seen = Vec::new();
@@ -90,6 +81,19 @@ fn have_the_effects((flaw, fault, rule, effects): &Finding) {
         seen.push(format!("{grown} effects by\n{script}\n{text}"));
     }
     panic!("{fault:?}: {}", seen.join("\n"));
+}
+
+/// The commands of the finding under `rule`, which there has to be.
+fn script_of(options: &Options, rule: &str) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let report = runtime.block_on(check(options, &|_| {})).unwrap();
+    let json: Value = serde_json::from_str(&report.to_json()).unwrap();
+    let findings = json["findings"].as_array().unwrap();
+    let found = findings.iter().find(|found| found["rule"] == rule);
+    lines(found.unwrap_or_else(|| panic!("{:?}: {json:#}", options.faults)))
 }
 
 fn lines(finding: &Value) -> String {
@@ -168,16 +172,7 @@ fn have_the_answers((flaw, fault, rule, statuses): &Shown) {
     options.faults = vec![*fault];
     options.count_with = Some(format!("{}/count", server.url));
     options.requires_key = true;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
-    let report = runtime.block_on(check(&options, &|_| {})).unwrap();
-    let json: Value = serde_json::from_str(&report.to_json()).unwrap();
-    let findings = json["findings"].as_array().unwrap();
-    let found = findings.iter().find(|found| found["rule"] == *rule);
-    let found = found.unwrap_or_else(|| panic!("{flaw:?} {fault:?}: {json:#}"));
-    let script = lines(found);
+    let script = script_of(&options, rule);
     let text = pasted(&script);
     let shown: Vec<&str> = text
         .lines()
